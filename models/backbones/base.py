@@ -1,0 +1,156 @@
+"""The contract of a backbone: how views become network inputs, and what the network returns.
+
+A backbone is two things. Its *encoder of inputs* (``InputSpec``) is a small picklable object that runs in loader
+workers and turns views into tensors; the ``Backbone`` itself is a torch module that sees only those tensors.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ssl3d.data.scan import IGNORE, View
+from ssl3d.models.config import Params
+from ssl3d.models.elements import ElementMap
+
+
+@dataclass(slots=True, kw_only=True)
+class Inputs:
+    """A batch of V views, ready for a backbone. Subclasses add the tensors that their network reads.
+
+    Attributes:
+        elements: points of the batch (P, in view order) -> elements (M).
+        rows: (P, 2) int64, see ``View.rows``.
+        label: (P,) int64, visible labels, IGNORE where hidden.
+        view_offsets: (V + 1,) int64, points of view v are ``view_offsets[v]:view_offsets[v + 1]``.
+        extras: per-point products, (P, ...) each.
+    """
+
+    elements: ElementMap
+    rows: Tensor
+    label: Tensor
+    view_offsets: Tensor
+    extras: dict[str, Tensor]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Inputs:
+        moved: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, (Tensor, ElementMap)):
+                moved[item.name] = value.to(device, non_blocking=non_blocking)
+            elif item.name == "extras":
+                moved[item.name] = {k: v.to(device, non_blocking=non_blocking) for k, v in value.items()}
+        return replace(self, **moved)
+
+
+@dataclass(slots=True)
+class Level:
+    """One tap of a backbone, e.g. ``dec3``.
+
+    Attributes:
+        features: (M_l, D) at this resolution.
+        point_to_row: (P,) int64 row of ``features`` for each point of the batch, -1 for none.
+        stride: tensor stride (1 = finest).
+    """
+
+    features: Tensor
+    point_to_row: Tensor
+    stride: int
+
+
+@dataclass(slots=True)
+class Levels:
+    """What a backbone returns: ``finest`` (M, out_channels) per element, and named taps (enc1.., dec1..)."""
+
+    finest: Tensor
+    taps: dict[str, Level]
+
+
+class InputSpec(ABC):
+    """Turns views into ``Inputs``. Picklable, stateless, no torch module: it is sent to loader workers."""
+
+    @abstractmethod
+    def prepare(self, views: Sequence[View]) -> Inputs:
+        """Collates V views. Raises ``ValueError`` when no view has a point."""
+
+    @abstractmethod
+    def labels(self, inputs: Inputs, y: Tensor) -> Tensor:
+        """The training target per element (M,) int64 from per-point labels (P,): the pixel / voxel / point rule."""
+
+
+class Backbone(nn.Module, ABC):
+    """A network from ``Inputs`` to ``Levels``.
+
+    Class attributes: ``name`` as typed after ``--backbone``; ``Params`` the typed parameters.
+    Instance attributes: ``out_channels``; ``input_spec``.
+    """
+
+    name: ClassVar[str]
+    Params: ClassVar[type[Params]]
+    out_channels: int
+    input_spec: InputSpec
+
+    def prepare(self, views: Sequence[View]) -> Inputs:
+        return self.input_spec.prepare(views)
+
+    def labels(self, inputs: Inputs, y: Tensor) -> Tensor:
+        return self.input_spec.labels(inputs, y)
+
+    @abstractmethod
+    def forward(self, inputs: Any) -> Levels: ...
+
+    @abstractmethod
+    def head(self, num_classes: int) -> nn.Module:
+        """A fresh classifier: (M, out_channels) -> (M, num_classes). Kept apart so that a method can freeze it."""
+
+    def chunks(self, view: View) -> Iterator[View]:
+        """Cuts a cloud into passes for inference; class scores of points met several times are averaged."""
+        yield view
+
+
+@dataclass(slots=True)
+class Output:
+    """``logits`` (M, C) per element, and the levels that they came from."""
+
+    logits: Tensor
+    levels: Levels
+
+
+class Segmenter(nn.Module):
+    """A backbone and its classifier."""
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = backbone.head(num_classes)
+        self.num_classes = num_classes
+
+    def forward(self, inputs: Inputs) -> Output:
+        levels = self.backbone(inputs)
+        return Output(self.head(levels.finest), levels)
+
+
+def collate_points(views: Sequence[View]) -> dict[str, Any]:
+    """The per-point fields that every ``Inputs`` shares, without ``elements``."""
+    sizes = [len(view) for view in views]
+    if not sum(sizes):
+        raise ValueError("no view of this batch has a point")
+    shared = set.intersection(*(set(view.extras) for view in views))
+    return {
+        "rows": torch.from_numpy(np.concatenate([view.rows for view in views])),
+        "label": torch.from_numpy(np.concatenate([view.label for view in views]).astype(np.int64)),
+        "view_offsets": torch.tensor([0, *np.cumsum(sizes)], dtype=torch.int64),
+        "extras": {
+            name: torch.from_numpy(np.ascontiguousarray(np.concatenate([view.extras[name] for view in views])))
+            for name in sorted(shared)
+        },
+    }
+
+
+__all__ = ["IGNORE", "Backbone", "InputSpec", "Inputs", "Level", "Levels", "Output", "Segmenter", "collate_points"]

@@ -1,0 +1,35 @@
+"""How long-running work tells what it is doing. The command line draws it; libraries and tests pass ``Silent()``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+
+class Task(Protocol):
+    def advance(self, amount: float = 1) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+class Progress(Protocol):
+    """``with progress.task("prepare", total=44, unit="unit") as task: task.advance()``"""
+
+    def task(self, name: str, total: float | None, unit: str = "") -> AbstractContextManager[Task]: ...
+    def say(self, text: str) -> None:
+        """One line that stays (a warning, a rebuilt file), above the bars."""
+
+
+class _SilentTask:
+    def advance(self, amount: float = 1) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+class Silent:
+    """Draws nothing."""
+
+    @contextmanager
+    def task(self, name: str, total: float | None, unit: str = "") -> Iterator[Task]:
+        yield _SilentTask()
+
+    def say(self, text: str) -> None: ...
