@@ -52,7 +52,9 @@ class ElementMap:
             count = torch.bincount(index, minlength=m).clamp(min=1).to(values.dtype)
             return total / count.reshape(-1, *[1] * (values.dim() - 1))
         if how == "any":
-            return torch.zeros(m, dtype=torch.bool, device=values.device).index_put_((index[values.bool()],), torch.tensor(True, device=values.device))
+            return torch.zeros(m, dtype=torch.bool, device=values.device).index_put_(
+                (index[values.bool()],), torch.tensor(True, device=values.device)
+            )
         if how == "first":
             order = torch.arange(len(index), device=index.device)
             first = torch.full((m,), len(index), device=index.device).scatter_reduce_(0, index, order, "amin")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl3d.data.scan import IGNORE, View
-from ssl3d.models.config import Params
+from ssl3d.models.config import Params as AnyParams
 from ssl3d.models.elements import ElementMap
 
 
@@ -92,7 +92,7 @@ class Backbone(nn.Module, ABC):
     """
 
     name: ClassVar[str]
-    Params: ClassVar[type[Params]]
+    Params: ClassVar[type[AnyParams]]
     out_channels: int
     input_spec: InputSpec
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ssl3d.data.scan import IGNORE, View
 from ssl3d.models.backbones.base import Inputs, Segmenter
-from ssl3d.models.config import Params
+from ssl3d.models.config import Params as AnyParams
 
 Augment = Callable[[View, np.random.Generator], View]
 MakeSegmenter = Callable[[], Segmenter]
@@ -90,11 +90,11 @@ class Method(nn.Module):
     """
 
     name: ClassVar[str]
-    Params: ClassVar[type[Params]]
+    Params: ClassVar[type[AnyParams]]
     uses_unlabelled: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, params: Params, make_segmenter: MakeSegmenter, num_classes: int) -> None:
+    def __init__(self, params: AnyParams, make_segmenter: MakeSegmenter, num_classes: int) -> None:
         super().__init__()
         self.params = params
         self.num_classes = num_classes
@@ -103,7 +103,7 @@ class Method(nn.Module):
     @classmethod
     def views(
         cls,
-        params: Params,
+        params: AnyParams,
         labelled: Sequence[View],
         unlabelled: Sequence[View],
         augment: Augment,

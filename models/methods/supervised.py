@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pydantic import Field
 from torch import Tensor
 
+from ssl3d.models.backbones.base import Segmenter
 from ssl3d.models.config import Params
 from ssl3d.models.losses.cross_entropy import cross_entropy
 from ssl3d.models.losses.lovasz import lovasz_softmax
 from ssl3d.models.methods.base import Batch, MakeSegmenter, Method, Progress
-from ssl3d.models.backbones.base import Segmenter
 
 
 class SupervisedParams(Params):
