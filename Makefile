@@ -1,0 +1,57 @@
+# What a newcomer types. Every target sets up what it needs first; nothing outside this folder is changed
+# except system libraries, and those only when root.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# A machine without a GPU saves gigabytes with: make setup PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_ARGS ?=
+DATA ?= synthetic
+ONLY ?=
+TEST_ARGS ?=
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint bench minkowski clean FORCE
+
+help:  ## this list
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+
+setup: $(VENV)/.complete  ## create .venv with everything pinned in constraints.txt, and the system libraries
+
+$(VENV)/.complete: pyproject.toml setup.py constraints.txt tools/system_libraries.sh
+	@sh tools/system_libraries.sh
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "ssl3d needs Python 3.10 or newer; name one with: make setup PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the packages of constraints.txt into $(VENV) (a few minutes the first time) ..."
+	@$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup  ## the whole chain on generated streets: a table, pictures and curves in demo/ (about 10 minutes)
+	@$(BIN)/ssl3d demo --out demo
+
+test: setup lint  ## everything that has to pass before a change lands
+	@$(BIN)/python -m pytest -n 2 -m "not slow" $(TEST_ARGS)
+
+test-all: setup lint  ## the slow tests too
+	@$(BIN)/python -m pytest -n 2 $(TEST_ARGS)
+
+lint: setup  ## style, types and the direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup  ## every claim of speed, as a ratio against a named rival in the same run
+	@$(BIN)/ssl3d bench stages --json benchmarks/results/stages.json
+
+minkowski: setup  ## build MinkowskiEngine 0.5.4 (CPU) from its source package, for comparison only
+	@sh tools/build_minkowski.sh $(PYTHON)
+
+reproduce-%: setup FORCE  ## a published table: make reproduce-supervised DATA=/data/kitti (DATA=synthetic: in miniature)
+	@$(BIN)/python -m ssl3d.benchmarks.reproduce $* --data "$(DATA)" --only "$(ONLY)"
+
+FORCE:
+
+clean:  ## remove what the targets above made, the environment included
+	rm -rf $(VENV) demo workspace build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,22 @@
+#!/bin/sh
+# Builds MinkowskiEngine 0.5.4 for the CPU into .venv-minkowski (Python 3.10 or 3.11), about five minutes.
+# Its setup.py imports torch, needs setuptools<60 and NumPy<2 while it builds, and OpenBLAS headers.
+set -eu
+python=${1:-python3}
+venv=.venv-minkowski
+"$python" -c 'import sys; sys.exit(0 if sys.version_info[:2] in ((3, 10), (3, 11)) else 1)' ||
+    { echo "MinkowskiEngine builds on Python 3.10 or 3.11 only: make minkowski PYTHON=python3.11"; exit 1; }
+if ! [ -e /usr/include/cblas.h ] && ! ls /usr/include/*/cblas.h >/dev/null 2>&1; then
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||
+        { echo "MinkowskiEngine needs OpenBLAS headers: sudo apt-get install libopenblas-dev g++"; exit 1; }
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq libopenblas-dev g++ >/dev/null
+fi
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+"$venv/bin/pip" install --quiet 'setuptools<60' wheel 'numpy<2' ninja -c constraints-minkowski.txt
+"$venv/bin/pip" install --quiet --no-build-isolation 'MinkowskiEngine==0.5.4' --config-settings="--build-option=--cpu_only" --config-settings="--build-option=--blas=openblas"
+"$venv/bin/python" - <<'PY'
+import collections, collections.abc
+collections.Sequence = collections.abc.Sequence  # gone since Python 3.10; MinkowskiEngine still asks for it
+import MinkowskiEngine
+print("MinkowskiEngine", MinkowskiEngine.__version__, "imports in .venv-minkowski")
+PY
