@@ -1,0 +1,219 @@
+"""The options that commands share, with their defaults, checks and shell completion. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ssl3d.data.errors import UsageError
+
+DEFAULT_WORKSPACE = Path("workspace")
+WORKSPACE_VARIABLE = "SSL3D_WORKSPACE"
+
+
+class _State:
+    """What the shared options of the running command say."""
+
+    debug = False
+    workspace: Path | None = None
+
+
+STATE = _State()
+
+
+# ---------------------------------------------------------------- machine
+
+
+def usable_cores() -> int:
+    """CPU cores this process may use: its affinity, and the quota of its control group (containers)."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return max(1, cores)
+
+
+def _check_device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise UsageError(
+            f"'{value}' is not a device.", hint="Use --device auto, --device cpu, --device cuda or --device cuda:0."
+        )
+    return value
+
+
+def resolve_device(value: str) -> str:
+    """``auto|cpu|cuda[:i]`` -> a device torch has here. Imports torch. Raises ``UsageError`` when CUDA is missing."""
+    if value == "cpu":
+        return "cpu"
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if value == "auto":
+        return "cuda:0" if count else "cpu"
+    index = int(value.partition(":")[2] or 0)
+    if index >= count:
+        have = f"{count} CUDA device{'s' if count != 1 else ''}" if count else "no CUDA device"
+        raise UsageError(
+            f"--device {value}: PyTorch {torch.__version__} finds {have} here.",
+            hint="Use --device cpu, or type `ssl3d doctor` to see why.",
+        )
+    return f"cuda:{index}"
+
+
+# ---------------------------------------------------------------- next commands
+
+
+def _remember_workspace(value: Path) -> Path:
+    STATE.workspace = value
+    return value
+
+
+def _remember_debug(value: bool) -> bool:
+    STATE.debug = STATE.debug or value
+    return value
+
+
+def command_line(*words: object) -> str:
+    """``ssl3d WORDS``, quoted for a shell, with the ``--workspace`` of this command where it is not the default."""
+    parts = ["ssl3d", *(str(word) for word in words)]
+    given = STATE.workspace
+    default = Path(os.environ.get(WORKSPACE_VARIABLE, str(DEFAULT_WORKSPACE)))
+    if given is not None and given != default:
+        parts += ["--workspace", str(given)]
+    return shlex.join(parts)
+
+
+# ---------------------------------------------------------------- completion
+
+
+def _starting(values: Sequence[str], incomplete: str) -> list[str]:
+    return [value for value in sorted(set(values)) if value.startswith(incomplete)]
+
+
+def _entry_points(group: str) -> list[str]:
+    from importlib.metadata import entry_points
+
+    return [point.name for point in entry_points(group=group)]
+
+
+def _declared_names(folder: str) -> Iterator[str]:
+    """``name = "..."`` of the classes in a package folder, read as text: completion must not wait for torch."""
+    import ssl3d.models
+
+    for root in ssl3d.models.__path__:
+        for path in sorted((Path(root) / folder).glob("*.py")):
+            yield from re.findall(r'^    name(?:: ClassVar\[str\])? = "([\w-]+)"', path.read_text("utf-8"), re.M)
+
+
+def complete_dataset(incomplete: str) -> list[str]:
+    import ssl3d.data.datasets
+
+    known = [path.stem for root in ssl3d.data.datasets.__path__ for path in Path(root).glob("*.toml")]
+    return _starting([*known, *_entry_points("ssl3d.datasets")], incomplete)
+
+
+def complete_method(incomplete: str) -> list[str]:
+    from ssl3d.models.methods.registry import list_methods
+
+    return _starting(list_methods(), incomplete)
+
+
+def complete_backbone(incomplete: str) -> list[str]:
+    return _starting([*_declared_names("backbones"), *_entry_points("ssl3d.backbones")], incomplete)
+
+
+def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
+    root = Path(ctx.params.get("workspace") or os.environ.get(WORKSPACE_VARIABLE) or DEFAULT_WORKSPACE) / "runs"
+    names = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    return _starting(names, incomplete)
+
+
+# ---------------------------------------------------------------- the options
+
+COMMON = "Common"
+
+Workspace = Annotated[
+    Path,
+    typer.Option(
+        "--workspace",
+        "-w",
+        envvar=WORKSPACE_VARIABLE,
+        metavar="DIR",
+        callback=_remember_workspace,
+        help="Where everything made is kept.",
+        rich_help_panel=COMMON,
+    ),
+]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        metavar="N",
+        default_factory=usable_cores,
+        show_default="all usable cores",
+        help="Threads in total: workers x threads per worker.",
+        rich_help_panel=COMMON,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda[:i]",
+        callback=_check_device,
+        help="Where to compute; auto takes the first CUDA device.",
+        rich_help_panel=COMMON,
+    ),
+]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        callback=_remember_debug,
+        is_eager=True,
+        help="Show the traceback of an error.",
+        rich_help_panel=COMMON,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        metavar="NAME",
+        autocompletion=complete_dataset,
+        help="[default: the one prepared last]",
+        show_default=False,
+    ),
+]
+
+
+def print_json(value: Any) -> None:
+    """``value`` as JSON on stdout; numbers that JSON has no word for (NaN) become null."""
+    import json
+    import math
+
+    def clean(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {str(key): clean(inner) for key, inner in item.items()}
+        if isinstance(item, (list, tuple)):
+            return [clean(inner) for inner in item]
+        if isinstance(item, float) and not math.isfinite(item):
+            return None
+        return item
+
+    print(json.dumps(clean(value), indent=2, default=str))
