@@ -12,8 +12,15 @@ if ! [ -e /usr/include/cblas.h ] && ! ls /usr/include/*/cblas.h >/dev/null 2>&1;
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq libopenblas-dev g++ >/dev/null
 fi
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-"$venv/bin/pip" install --quiet 'setuptools<60' wheel 'numpy<2' ninja -c constraints-minkowski.txt
-"$venv/bin/pip" install --quiet --no-build-isolation 'MinkowskiEngine==0.5.4' --config-settings="--build-option=--cpu_only" --config-settings="--build-option=--blas=openblas"
+"$venv/bin/pip" install --quiet wheel 'numpy<2' ninja "$(grep '^torch==' constraints.txt)"
+"$venv/bin/pip" install --quiet 'setuptools<60' # apart: torch's own metadata asks for a newer one
+source=$(mktemp -d)
+trap 'rm -rf "$source"' EXIT
+"$venv/bin/pip" download --quiet --no-deps --no-build-isolation --no-binary :all: -d "$source" 'MinkowskiEngine==0.5.4'
+tar -xzf "$source"/MinkowskiEngine-0.5.4.tar.gz -C "$source"
+python_here=$PWD/$venv/bin/python
+(cd "$source/MinkowskiEngine-0.5.4" && "$python_here" setup.py install --cpu_only --blas=openblas >"$source/build.log" 2>&1) ||
+    { tail -n 30 "$source/build.log"; echo "MinkowskiEngine did not build; the lines above say why"; exit 1; }
 "$venv/bin/python" - <<'PY'
 import collections, collections.abc
 collections.Sequence = collections.abc.Sequence  # gone since Python 3.10; MinkowskiEngine still asks for it
