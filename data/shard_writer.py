@@ -1,0 +1,205 @@
+"""Writing shards: see ``store.py`` for what they are."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from ssl3d.data.errors import DataError
+from ssl3d.data.shard_format import PER_SCAN, ROLES_ATTR, SCHEMA_ATTR, SCHEMA_VERSION, Array, Place, check_lengths
+
+_CHUNK_ROWS = 1 << 15
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class ShardWriter:
+    """Writes a shard whose array sizes are known beforehand, piece by piece, in constant memory.
+
+    Used as a context manager: leaving it normally syncs and renames the file; leaving it by an exception removes it.
+
+    Args:
+        path: the final name.
+        offsets: (S + 1,) int64, from 0 to N, not decreasing.
+        arrays: name -> (shape, dtype); the first axis is N (per point) or S (per scan).
+        per_scan: names of per-scan arrays; by default found from the lengths and ``PER_SCAN``.
+        compress: None, ``lzf`` or ``gzip`` (smaller, and 5 to 25 times slower to read).
+        sync: wait until the data is on the disk before renaming.
+
+    Raises:
+        DataError: the disk is full or the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        offsets: npt.ArrayLike,
+        arrays: Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]],
+        *,
+        per_scan: Collection[str] | None = None,
+        compress: str | None = None,
+        sync: bool = True,
+    ) -> None:
+        self.path = Path(path)
+        self.attrs: dict[str, Any] = {}
+        self._sync = sync
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        table = np.ascontiguousarray(offsets, np.int64)
+        self._per_scan = _roles(table, arrays, per_scan)
+        self._places = {"offsets": Place(table.shape, np.dtype("<i8"), None)}
+        self._places |= {n: Place(tuple(shape), np.dtype(dtype), None) for n, (shape, dtype) in arrays.items()}
+        self._bytes = sum(int(np.prod(p.shape)) * p.dtype.itemsize for p in self._places.values())
+        self._file: h5py.File | None = None
+        self._handle = -1
+        with self._guard():
+            self._file = h5py.File(self._temporary, "w", libver=("v108", "v108"), locking=False)
+            for name, place in self._places.items():
+                self._places[name] = _create(self._file, name, place, compress)
+            self._file.flush()
+            self._handle = os.open(self._temporary, os.O_WRONLY)
+        self.write("offsets", table)
+
+    def write(self, name: str, values: Array, start: int = 0) -> None:
+        """Store ``values`` as the rows of ``name`` from ``start`` on."""
+        place = self._places[name]
+        data = np.ascontiguousarray(values, place.dtype)
+        if data.shape[1:] != place.shape[1:] or start + len(data) > place.shape[0]:
+            raise ValueError(f"{name}: {data.shape} rows from {start} do not fit into {place.shape}")
+        if not data.size:
+            return
+        with self._guard():
+            if place.at is None:
+                assert self._file is not None
+                self._file[name][start : start + len(data)] = data
+                return
+            # beside HDF5, into space that it has allocated: saves its locks and copies
+            at = place.at + start * (data.nbytes // len(data))
+            rest = data.reshape(-1).view(np.uint8).data
+            while rest:
+                written = os.pwrite(self._handle, rest, at)
+                at, rest = at + written, rest[written:]
+
+    def close(self) -> None:
+        """Write the attributes, sync, and give the file its name."""
+        with self._guard():
+            assert self._file is not None
+            self._file.attrs[SCHEMA_ATTR] = SCHEMA_VERSION
+            self._file.attrs[ROLES_ATTR] = ",".join(sorted(self._per_scan))
+            for name, value in self.attrs.items():
+                self._file.attrs[name] = value
+            self._file.close()
+            if self._sync:
+                os.fsync(self._handle)
+            os.close(self._handle)
+            self._handle = -1
+            self._temporary.replace(self.path)
+
+    def discard(self) -> None:
+        """Give up: close and remove the temporary file."""
+        if self._file is not None:
+            # on a full disk HDF5 cannot write what it has left; the file goes away next anyhow
+            with contextlib.suppress(OSError, RuntimeError):
+                self._file.close()
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+        self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+    @contextlib.contextmanager
+    def _guard(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            self.discard()
+            raise _write_error(error, self.path, self._bytes) from error
+
+
+def write_shard(
+    path: Path | str,
+    arrays: Mapping[str, npt.ArrayLike],
+    attrs: Mapping[str, Any] | None = None,
+    *,
+    per_scan: Collection[str] | None = None,
+    compress: str | None = None,
+    sync: bool = True,
+) -> None:
+    """Write a shard from arrays in memory, ``offsets`` among them. Texts are stored as UTF-8. See ``ShardWriter``."""
+    ready = {name: _storable(np.asarray(values)) for name, values in arrays.items()}
+    offsets = ready.pop("offsets")
+    layout = {name: (values.shape, values.dtype) for name, values in ready.items()}
+    with ShardWriter(path, offsets, layout, per_scan=per_scan, compress=compress, sync=sync) as writer:
+        for name, values in ready.items():
+            writer.write(name, values)
+        writer.attrs.update(attrs or {})
+
+
+def _roles(
+    offsets: npt.NDArray[np.int64],
+    arrays: Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]],
+    per_scan: Collection[str] | None,
+) -> frozenset[str]:
+    scans, points = len(offsets) - 1, int(offsets[-1])
+
+    def is_per_scan(name: str, rows: int) -> bool:
+        return name in PER_SCAN if scans == points else rows == scans
+
+    roles = frozenset(
+        per_scan if per_scan is not None else (n for n, (shape, _) in arrays.items() if is_per_scan(n, shape[0]))
+    )
+    check_lengths(offsets, {n: Place(tuple(s), np.dtype(d), None) for n, (s, d) in arrays.items()}, roles)
+    return roles
+
+
+def _create(file: h5py.File, name: str, place: Place, compress: str | None) -> Place:
+    if compress is not None and 0 not in place.shape:
+        chunk = (min(_CHUNK_ROWS, place.shape[0]), *place.shape[1:])
+        file.create_dataset(name, place.shape, place.dtype, chunks=chunk, compression=compress, shuffle=True)
+        return place
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_layout(h5py.h5d.CONTIGUOUS)
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    plist.set_obj_track_times(False)  # equal content, equal bytes
+    kind = h5py.h5t.py_create(place.dtype, logical=True)
+    data = h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(place.shape), plist)
+    return Place(place.shape, place.dtype, data.get_offset())
+
+
+def _storable(values: Array) -> Array:
+    if values.dtype.kind == "U":
+        values = np.char.encode(values, "utf-8")
+    if values.dtype.kind == "S" and values.dtype.itemsize == 0:
+        values = values.astype("S1")  # HDF5 has no empty text type
+    return values
+
+
+def _write_error(error: Exception, path: Path, size: int) -> DataError:
+    text = str(error)
+    number = getattr(error, "errno", None)
+    # HDF5 reports the errno of its system call within a text
+    if number in _FULL or any(f"errno = {code}" in text for code in _FULL):
+        return DataError(
+            f"the disk is full: {size / 1e6:.0f} MB are needed for this file",
+            where={"file": path},
+            hint="free space or choose another disk by --workspace; the same command goes on where it stopped",
+        )
+    return DataError(f"cannot write a shard: {text}", where={"file": path}, hint="check the folder and its permissions")
