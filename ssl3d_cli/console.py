@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
@@ -87,17 +87,20 @@ def percent_text(share: float) -> str:
 # ---------------------------------------------------------------- tables and panels
 
 
-def table(
-    columns: Sequence[str | tuple[str, str]], rows: Sequence[Sequence[object]], *, title: str | None = None
-) -> RenderableType:
+Justify = Literal["left", "center", "right"]
+_LEFT: Justify = "left"
+Column = str | tuple[str, Justify]
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[object]], *, title: str | None = None) -> RenderableType:
     """A table whose columns are names, or (name, ``left|right|center``). Cells: str (markup allowed) or renderables."""
     from rich import box
     from rich.table import Table
 
     drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, header_style="bold")
     for column in columns:
-        name, justify = (column, "left") if isinstance(column, str) else column
-        drawn.add_column(name, justify=justify, overflow="fold", no_wrap=justify == "right")  # type: ignore[arg-type]
+        name, justify = column if isinstance(column, tuple) else (column, _LEFT)
+        drawn.add_column(name, justify=justify, overflow="fold", no_wrap=justify == "right")
     for row in rows:
         drawn.add_row(*[cell if hasattr(cell, "__rich_console__") else str(cell) for cell in row])
     return drawn

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import re
 import shlex
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from ssl3d.cli import console
 from ssl3d.cli.options import STATE
@@ -69,7 +71,7 @@ def report(error: BaseException, argv: Sequence[str]) -> int:
 
 def _usage(error: BaseException) -> int:
     """A command that could not be parsed: the usage line, what is wrong, the nearest right word."""
-    message = str(error.format_message()).strip()  # type: ignore[attr-defined]
+    message = str(error.format_message()).strip().replace("Value error, ", "")  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     where: dict[str, object] = {}
     hint = None
@@ -79,6 +81,9 @@ def _usage(error: BaseException) -> int:
     possibilities = getattr(error, "possibilities", None)
     if possibilities:
         message = f"{getattr(error, 'message', message)}. Did you mean {' or '.join(possibilities)}?"
+    elif choice := re.search(r"'([^']*)' is not one of (.*)", message):
+        near = get_close_matches(choice[1], re.findall(r"'([^']*)'", choice[2]), n=1)
+        message += f" Did you mean {near[0]}?" if near else ""
     console.error_panel(message, title="wrong command", where=where, hint=hint)
     return int(getattr(error, "exit_code", 2))
 

@@ -45,6 +45,10 @@ def usable_cores() -> int:
     return max(1, cores)
 
 
+def _all_cores(value: int) -> int:
+    return value or usable_cores()
+
+
 def _check_device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
         raise UsageError(
@@ -161,9 +165,9 @@ Jobs = Annotated[
     typer.Option(
         "--jobs",
         "-j",
-        min=1,
+        min=0,
         metavar="N",
-        default_factory=usable_cores,
+        callback=_all_cores,
         show_default="all usable cores",
         help="Threads in total: workers x threads per worker.",
         rich_help_panel=COMMON,
