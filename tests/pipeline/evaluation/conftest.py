@@ -15,6 +15,8 @@ from ssl3d.data.scan import IGNORE, View
 from ssl3d.models.backbones.base import Backbone, Inputs, InputSpec, Levels, Segmenter, collate_points
 from ssl3d.models.config import Params
 from ssl3d.models.elements import ElementMap
+from ssl3d.pipeline.evaluation.confusion import Confusion
+from ssl3d.pipeline.evaluation.result import EvalResult
 
 ANCHORS = np.array([[0, 0, 0], [10, 0, 0], [0, 10, 0], [10, 10, 0]], np.float32)
 
@@ -98,5 +100,37 @@ def make_view() -> Callable[..., View]:
         points = ANCHORS[rng.integers(0, len(ANCHORS), n)] + offset
         rows = np.stack([np.full(n, index), np.arange(n)], axis=1).astype(np.int64)
         return View(points, {}, rows, np.full(n, IGNORE, np.uint8), scan={"scan_id": scan_id})
+
+    return make
+
+
+@pytest.fixture
+def make_result() -> Callable[..., EvalResult]:
+    """A result whose IoU are known: class i is right in ``correct[i]`` of 1000 points and else taken for the next."""
+
+    def make(run: str = "run", correct: Sequence[int] = (900, 500, 100), **changes: Any) -> EvalResult:
+        names = ("car", "other-vehicle", "traffic-sign", "pole")[: len(correct)]
+        confusion = Confusion(len(correct))
+        for index, count in enumerate(correct):
+            confusion.counts[index, index] += count
+            confusion.counts[(index + 1) % len(correct), index] += 1000 - count if count else 0
+        facts: dict[str, Any] = {
+            "run": run,
+            "method": "supervised",
+            "backbone": "minkunet18",
+            "dataset": "semantickitti",
+            "split": "1%",
+            "seed": 0,
+            "subset": "val",
+            "checkpoint": "last",
+            "step": 2000,
+            "classes": names,
+            "colors": ("#6496f5", "#0000ff", "#ff0000", "#fff096")[: len(names)],
+            "tail": names[-1:],
+            "confusion": confusion,
+            "scans": 3,
+            "key": "k",
+        }
+        return EvalResult(**{**facts, **changes})
 
     return make

@@ -1,0 +1,190 @@
+"""Several evaluated runs side by side. ``Report`` decides what is compared and what is best; formats only write it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ssl3d.data.errors import UsageError
+from ssl3d.pipeline.evaluation import report_formats
+from ssl3d.pipeline.evaluation.protocols import Scores
+from ssl3d.pipeline.evaluation.result import EvalResult
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SUMMARY = report_formats.SUMMARY
+"""Columns before the classes. Acc is the accuracy that the protocol defines, OA = correct / all points with a truth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A number in percent: NaN where the protocol leaves a class out; ``std`` only where seeds are averaged."""
+
+    value: float
+    std: float | None = None
+    best: bool = False
+
+    def text(self, plus_minus: str = "±", missing: str = "-") -> str:
+        """One decimal, as the field prints it."""
+        if math.isnan(self.value):
+            return missing
+        return f"{self.value:.1f}" + ("" if self.std is None else f" {plus_minus} {self.std:.1f}")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One run, or the mean of several seeds (``seeds`` > 1), under one protocol.
+
+    ``cells`` are those of SUMMARY, then one per class.
+    """
+
+    result: EvalResult
+    protocol: str
+    cells: tuple[Cell, ...]
+    seeds: int = 1
+
+    @property
+    def name(self) -> str:
+        if self.seeds == 1:
+            return self.result.run
+        return f"{self.result.method}, mean ± std of {self.seeds} seeds"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows that may be compared: one dataset, one subset, one list of classes, one protocol."""
+
+    dataset: str
+    subset: str
+    protocol: str
+    classes: tuple[str, ...]
+    colors: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        """Where the numbers come from, to be printed above them."""
+        scans = sorted({row.result.scans for row in self.rows})
+        checkpoints = sorted({row.result.checkpoint for row in self.rows})
+        counts = " or ".join(f"{count:,}" for count in scans)
+        return (
+            f"{self.dataset} {self.subset} ({counts} scan{'s' if scans != [1] else ''}, all original points), "
+            f"protocol {self.protocol}, checkpoint {' or '.join(checkpoints)}, in %"
+        )
+
+
+class Report:
+    """A report on runs.
+
+    Args:
+        results: the evaluated runs, in the order to show them.
+        protocols: names; every run is reported under each.
+
+    Raises:
+        UsageError: nothing to report, or an unknown protocol.
+    """
+
+    def __init__(self, results: Sequence[EvalResult], protocols: Sequence[str]) -> None:
+        if not results or not protocols:
+            raise UsageError("there is nothing to report", hint="train a run first: ssl3d train supervised")
+        self.results = tuple(results)
+        self.protocols = tuple(dict.fromkeys(protocols))
+        self.rows = tuple(
+            Row(result, protocol, _cells(result.scores(protocol)))
+            for protocol in self.protocols
+            for result in self.results
+        )
+        self.groups = tuple(_group(rows) for rows in _by(self.rows, _comparable))
+
+    def table(self, width: int = 80) -> RenderableType:
+        """For a terminal of ``width`` columns: a run per row, or where that is too wide a class per row."""
+        return report_formats.terminal(self, width)
+
+    def json(self) -> str:
+        """The published schema, in percent with full precision; null for a class that the protocol leaves out."""
+        return report_formats.json_text(self)
+
+    def csv(self) -> str:
+        """A line per run and protocol, in percent with full precision; empty where a class is left out."""
+        return report_formats.csv_text(self)
+
+    def markdown(self) -> str:
+        return report_formats.markdown(self)
+
+    def latex(self) -> str:
+        """A table for booktabs."""
+        return report_formats.latex(self)
+
+    def html(self) -> str:
+        """One self-contained page."""
+        return report_formats.html_page(self)
+
+
+FORMATS: dict[str, Callable[[Report], str]] = {
+    "json": Report.json,
+    "csv": Report.csv,
+    "markdown": Report.markdown,
+    "latex": Report.latex,
+    "html": Report.html,
+}
+"""The formats that are plain text, by the name typed after ``--report`` (``table`` is drawn by the console)."""
+
+
+def _cells(scores: Scores) -> tuple[Cell, ...]:
+    values = (scores.miou, scores.accuracy, scores.overall_accuracy, *scores.iou)
+    return tuple(Cell(100 * value) for value in values)
+
+
+def _comparable(row: Row) -> tuple[object, ...]:
+    return row.result.dataset, row.result.subset, row.protocol, row.result.classes
+
+
+def _same_but_seed(row: Row) -> tuple[object, ...]:
+    result = row.result
+    return result.method, result.backbone, result.split, result.checkpoint, result.step
+
+
+def _by(rows: Iterable[Row], key: Callable[[Row], tuple[object, ...]]) -> list[list[Row]]:
+    """Rows of equal keys together, in order of first appearance."""
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return list(groups.values())
+
+
+def _group(rows: list[Row]) -> Group:
+    first = rows[0].result
+    means = [_mean(same) for same in _by(rows, _same_but_seed) if len({row.result.seed for row in same}) > 1]
+    shown = (*_mark_best(rows), *_mark_best(means))
+    return Group(first.dataset, first.subset, rows[0].protocol, first.classes, first.colors, shown)
+
+
+def _mean(rows: list[Row]) -> Row:
+    """Mean and sample standard deviation over seeds; a class that any seed leaves out is left out."""
+
+    def mean(values: list[float]) -> Cell:
+        if any(math.isnan(value) for value in values):
+            return Cell(math.nan)
+        return Cell(statistics.fmean(values), statistics.stdev(values))
+
+    columns = zip(*(row.cells for row in rows), strict=True)
+    cells = tuple(mean([cell.value for cell in column]) for column in columns)
+    return replace(rows[0], cells=cells, seeds=len(rows))
+
+
+def _mark_best(rows: list[Row]) -> list[Row]:
+    """Marks the highest number of each column, and those that print the same, unless all rows print the same."""
+    best = []
+    for column in zip(*(row.cells for row in rows), strict=True):
+        shown = {round(cell.value, 1) for cell in column if not math.isnan(cell.value)}
+        best.append(max(shown) if len(shown) > 1 else math.nan)
+    return [
+        replace(
+            row, cells=tuple(replace(c, best=round(c.value, 1) == top) for c, top in zip(row.cells, best, strict=True))
+        )
+        for row in rows
+    ]

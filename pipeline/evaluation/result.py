@@ -1,0 +1,77 @@
+"""What an evaluation leaves behind: the counts and where they come from. Scores are computed when asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ssl3d.pipeline.evaluation.confusion import Confusion
+from ssl3d.pipeline.evaluation.protocols import Scores, score
+from ssl3d.pipeline.files import read_json, write_json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """One run, evaluated on every original point of one subset.
+
+    Attributes:
+        run, method, backbone, dataset: names.
+        split: which labels the run was trained with, for people ("1%").
+        seed: of the training.
+        subset: ``val`` (or ``train``).
+        checkpoint: ``last``, or what ``best`` was selected on.
+        step: optimizer steps of that checkpoint.
+        classes, colors: C names and "#rrggbb" colors, in class order.
+        tail: names of the rare classes (the others are head classes).
+        confusion: counts over all original points.
+        scans: number of scans.
+        key: digest of all that the counts depend on (checkpoint, dataset, list of scans).
+    """
+
+    run: str
+    method: str
+    backbone: str
+    dataset: str
+    split: str
+    seed: int
+    subset: str
+    checkpoint: str
+    step: int
+    classes: tuple[str, ...]
+    colors: tuple[str, ...]
+    tail: tuple[str, ...]
+    confusion: Confusion
+    scans: int
+    key: str
+
+    @property
+    def points(self) -> int:
+        return self.confusion.points
+
+    def scores(self, protocol: str) -> Scores:
+        return score(self.confusion, protocol)
+
+    def save(self, path: Path) -> None:
+        """Writes JSON, whole or not at all."""
+        plain = {item.name: getattr(self, item.name) for item in fields(self)}
+        write_json(path, {**plain, "confusion": self.confusion.to_json(), "schema": SCHEMA}, indent=None)
+
+    @classmethod
+    def load(cls, path: Path) -> EvalResult | None:
+        """The result in ``path``; None when there is none, or it is damaged or of another schema."""
+        value = read_json(path)
+        if value is None or value.pop("schema", None) != SCHEMA:
+            return None
+        return cls._from(value)
+
+    @classmethod
+    def _from(cls, value: dict[str, Any]) -> EvalResult | None:
+        try:
+            value["confusion"] = Confusion.from_json(value["confusion"])
+            lists = {name: tuple(value[name]) for name in ("classes", "colors", "tail")}
+            return cls(**{**value, **lists})
+        except (KeyError, TypeError, ValueError):
+            return None

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import json
+import re
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ssl3d.data.errors import UsageError
+from ssl3d.data.spec import load_spec
+from ssl3d.pipeline.evaluation.report import FORMATS, Report
+from ssl3d.pipeline.evaluation.report_formats import short_names
+from ssl3d.pipeline.evaluation.result import EvalResult
+
+MakeResult = Callable[..., EvalResult]
+STREET = list(load_spec("semantickitti").classes)
+
+
+def drawn(report: Report, width: int, color: bool = False) -> str:
+    console = Console(
+        width=width, file=io.StringIO(), force_terminal=color, color_system="truecolor" if color else None
+    )
+    console.print(report.table(width))
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_json_is_the_published_schema_in_percent(make_result: MakeResult) -> None:
+    report = Report([make_result("a"), make_result("b", (0, 500, 500))], ["semantickitti", "nanmean"])
+    runs = json.loads(report.json())["runs"]
+    assert [(run["run"], run["protocol"]) for run in runs] == [
+        ("a", "semantickitti"),
+        ("b", "semantickitti"),
+        ("a", "nanmean"),
+        ("b", "nanmean"),
+    ]
+    keys = ["run", "method", "backbone", "dataset", "split", "protocol", "miou", "accuracy", "iou"]
+    assert all(list(run) == keys for run in runs)
+    first = runs[0]
+    iou = {"car": 900 / 1900, "other-vehicle": 500 / 1100, "traffic-sign": 100 / 1500}
+    assert first["iou"] == pytest.approx({name: 100 * value for name, value in iou.items()})
+    assert first["miou"] == pytest.approx(100 * statistics.fmean(iou.values()))
+    assert first["accuracy"] == pytest.approx(50)
+
+
+def test_a_class_left_out_is_null_empty_and_a_dash(make_result: MakeResult) -> None:
+    result = make_result("a", (1000, 1000, 1000, 0))
+    report = Report([result], ["nanmean"])
+    assert json.loads(report.json())["runs"][0]["iou"]["pole"] is None
+    line = next(csv.DictReader(io.StringIO(report.csv())))
+    assert (line["iou:car"], line["iou:pole"], line["miou"]) == ("100.0", "", "100.0")
+    assert re.search(r"100\.0 +- *\n", drawn(report, 80))
+    assert re.search(r"100\.0 +0\.0 *\n", drawn(Report([result], ["semantickitti"]), 80))
+
+
+def test_csv_has_a_line_per_run_and_protocol_at_full_precision(make_result: MakeResult) -> None:
+    odd = make_result('a, "b"')
+    other = replace(make_result("c"), classes=("wall", "floor", "car"), dataset="scannet")
+    lines = list(csv.DictReader(io.StringIO(Report([odd, other], ["semantickitti"]).csv())))
+    assert [line["run"] for line in lines] == ['a, "b"', "c"]
+    assert float(lines[0]["iou:car"]) == 100 * odd.scores("semantickitti").iou[0]
+    assert float(lines[1]["iou:car"]) == 100 * other.scores("semantickitti").iou[2]
+    assert (lines[0]["iou:wall"], lines[0]["subset"], lines[0]["checkpoint"]) == ("", "val", "last")
+
+
+def test_the_best_of_comparable_rows_is_bold_ties_in_print_included(make_result: MakeResult) -> None:
+    results = [make_result("a", (900, 500, 100)), make_result("b", (900, 600, 100)), make_result("c", (100, 500, 100))]
+    row = {row.name: [cell.best for cell in row.cells[3:]] for row in Report(results, ["nanmean"]).groups[0].rows}
+    # IoU in %: a 47.4 45.5 6.7, b 47.4 54.5 7.1, c 5.3 26.3 6.7
+    assert row == {"a": [True, False, False], "b": [True, True, True], "c": [False, False, False]}
+    equal = Report([make_result("a"), make_result("b", seed=0)], ["nanmean"])
+    assert not any(cell.best for row in equal.groups[0].rows for cell in row.cells)
+    assert not any(cell.best for cell in Report(results[:1], ["nanmean"]).groups[0].rows[0].cells)
+
+
+def test_bold_in_every_human_format(make_result: MakeResult) -> None:
+    report = Report([make_result("a"), make_result("b", (950, 500, 100))], ["nanmean"])
+    value = f"{100 * 950 / 1900:.1f}"
+    assert f"**{value}**" in report.markdown()
+    assert f"\\textbf{{{value}}}" in report.latex()
+    assert f"<b>{value}</b>" in report.html()
+    assert f"\x1b[1m{value}\x1b[0m" in drawn(report, 80, color=True)
+
+
+def test_rows_of_other_subsets_datasets_or_protocols_are_never_compared(make_result: MakeResult) -> None:
+    report = Report(
+        [make_result("a"), make_result("b", (1000, 1000, 1000), subset="train")], ["semantickitti", "nanmean"]
+    )
+    assert [(group.subset, group.protocol, len(group.rows)) for group in report.groups] == [
+        ("val", "semantickitti", 1),
+        ("train", "semantickitti", 1),
+        ("val", "nanmean", 1),
+        ("train", "nanmean", 1),
+    ]
+    assert not any(cell.best for group in report.groups for row in group.rows for cell in row.cells)
+
+
+def test_seeds_are_averaged_only_where_nothing_else_differs(make_result: MakeResult) -> None:
+    results = [
+        make_result("a0", (900, 500, 100), seed=0),
+        make_result("a1", (800, 500, 100), seed=1),
+        make_result("full", (1000, 1000, 1000), split="100%", seed=2),
+        make_result("short", (900, 500, 100), step=10, seed=3),
+    ]
+    rows = Report(results, ["nanmean"]).groups[0].rows
+    assert [row.seeds for row in rows] == [1, 1, 1, 1, 2]
+    values = [100 * result.scores("nanmean").miou for result in results[:2]]
+    mean = rows[-1].cells[0]
+    assert (mean.value, mean.std) == pytest.approx((statistics.fmean(values), statistics.stdev(values)))
+    assert mean.text() == f"{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}"
+    assert "mean ± std of 2 seeds" in rows[-1].name
+    assert len(json.loads(Report(results, ["nanmean"]).json())["runs"]) == 4
+    again = [results[0], make_result("a0 again", (800, 500, 100), seed=0)]
+    assert len(Report(again, ["nanmean"]).groups[0].rows) == 2
+
+
+@pytest.mark.parametrize("width", [80, 100, 240])
+@pytest.mark.parametrize("count", [1, 3, 25])
+def test_a_terminal_of_any_width_shows_every_class_and_names_the_protocol(
+    make_result: MakeResult, width: int, count: int
+) -> None:
+    base = make_result(correct=(900, 500, 100))
+    wide = replace(base, classes=tuple(STREET), colors=("#ff0000",) * 19, confusion=type(base.confusion)(19))
+    results = [replace(wide, run=f"supervised-minkunet18-1pct-s{i}") for i in range(count)]
+    text = drawn(Report(results, ["semantickitti"]), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("semantickitti") >= 1 + count
+    names = short_names(STREET) if width == 240 else STREET
+    assert all(re.search(rf"(^|\s){re.escape(name)}\s", text) for name in names)
+
+
+def test_short_heads_are_short_and_different() -> None:
+    heads = short_names(STREET)
+    assert len(set(heads)) == 19
+    assert max(map(len, heads)) <= 5
+    assert heads[:2] == ["car", "bicle"]
+    assert len(set(short_names(["abcdefgh-x", "abcdefgi-x", "a b", "a-b"]))) == 4
+
+
+def test_names_are_escaped(make_result: MakeResult) -> None:
+    report = Report([make_result("50%_a|b <script>*&")], ["nanmean"])
+    assert r"50\%\_a|b <script>*\&" in report.latex()
+    assert r"50%\_a\|b <script>\*&" in report.markdown()
+    assert "50%_a|b &lt;script&gt;*&amp;" in report.html()
+    assert "<script>" not in report.html()
+    assert "50%_a|b" in drawn(Report([make_result("50%_a|b [bold]x")], ["nanmean"]), 100)
+    assert "[bold]x" in drawn(Report([make_result("50%_a|b [bold]x")], ["nanmean"]), 100)
+
+
+def test_html_is_one_whole_page(make_result: MakeResult) -> None:
+    class Checker(html.parser.HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.open: list[str] = []
+            self.fetched: list[str] = []
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            if tag not in ("meta", "br"):
+                self.open.append(tag)
+            self.fetched += [value or "" for name, value in attrs if name in ("src", "href")]
+
+        def handle_endtag(self, tag: str) -> None:
+            assert self.open.pop() == tag
+
+    checker = Checker()
+    page = Report([make_result("a", seed=0), make_result("b", seed=1)], ["nanmean", "semantickitti"]).html()
+    checker.feed(page)
+    assert (checker.open, checker.fetched) == ([], [])
+    assert page.count('style="background:#6496f5"') == 2
+
+
+def test_latex_is_balanced_and_has_as_many_cells_as_columns(make_result: MakeResult) -> None:
+    text = Report([make_result("a", seed=0), make_result("b", (1, 1, 1), seed=1)], ["nanmean"]).latex()
+    assert text.count("{") - text.count("\\{") == text.count("}") - text.count("\\}")
+    assert text.count(r"\begin{") == text.count(r"\end{") == 2
+    columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)
+    assert columns is not None
+    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len(lines) == 4
+    assert all(line.count(" & ") == len(columns[1]) - 1 for line in lines)
+
+
+def test_every_text_format_names_protocol_subset_and_checkpoint(make_result: MakeResult) -> None:
+    report = Report([make_result("a"), make_result("b")], ["semantickitti", "nanmean"])
+    for name, write in FORMATS.items():
+        text = write(report)
+        assert text.count("semantickitti") >= 2, name
+        assert text.count("nanmean") >= 2, name
+        assert name == "json" or ("val" in text and "last" in text), name
+
+
+def test_nothing_to_report_and_unknown_protocol(make_result: MakeResult) -> None:
+    with pytest.raises(UsageError, match="ssl3d train"):
+        Report([], ["nanmean"])
+    with pytest.raises(UsageError, match="nanmean"):
+        Report([make_result()], ["nanmeen"])
+
+
+def test_results_survive_the_disk_and_damage_is_not_believed(make_result: MakeResult, tmp_path: Path) -> None:
+    result = make_result()
+    path = tmp_path / "val-last.json"
+    assert EvalResult.load(path) is None
+    result.save(path)
+    assert EvalResult.load(path) == result
+    whole = path.read_text()
+    for damaged in (whole[:-30], "", "[]", whole.replace('"schema": 1', '"schema": 2'), whole.replace("classes", "c")):
+        path.write_text(damaged)
+        assert EvalResult.load(path) is None
