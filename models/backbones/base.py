@@ -7,7 +7,7 @@ workers and turns views into tensors; the ``Backbone`` itself is a torch module 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -66,10 +66,12 @@ class Level:
 
 @dataclass(slots=True)
 class Levels:
-    """What a backbone returns: ``finest`` (M, out_channels) per element, and named taps (enc1.., dec1..)."""
+    """What a backbone returns: ``finest`` (M, out_channels) per element, and named taps (enc1.., dec1..).
+
+    A backbone may build a tap only when it is read."""
 
     finest: Tensor
-    taps: dict[str, Level]
+    taps: Mapping[str, Level]
 
 
 class InputSpec(ABC):
