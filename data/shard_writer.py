@@ -143,7 +143,7 @@ def write_shard(
     sync: bool = True,
 ) -> None:
     """Write a shard from arrays in memory, ``offsets`` among them. Texts are stored as UTF-8. See ``ShardWriter``."""
-    ready = {name: _storable(np.asarray(values)) for name, values in arrays.items()}
+    ready = {name: storable(np.asarray(values)) for name, values in arrays.items()}
     offsets = ready.pop("offsets")
     layout = {name: (values.shape, values.dtype) for name, values in ready.items()}
     with ShardWriter(path, offsets, layout, per_scan=per_scan, compress=compress, sync=sync) as writer:
@@ -184,7 +184,8 @@ def _create(file: h5py.File, name: str, place: Place, compress: str | None) -> P
     return Place(place.shape, place.dtype, data.get_offset())
 
 
-def _storable(values: Array) -> Array:
+def storable(values: Array) -> Array:
+    """The array as it can be stored: texts as UTF-8 bytes of one length."""
     if values.dtype.kind == "U":
         values = np.char.encode(values, "utf-8")
     if values.dtype.kind == "S" and values.dtype.itemsize == 0:

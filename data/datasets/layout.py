@@ -57,7 +57,7 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SequenceFiles:
-    """Files that the scans of a sequence share; None where missing or of no use (a calib.txt without ``Tr``)."""
+    """Files that the scans of a sequence share, None where missing. With ``poses`` there is a calib.txt with ``Tr``."""
 
     calib: str | None = None
     calib_stamp: Stamp | None = None
@@ -261,7 +261,7 @@ class UnitInfo:
 
 
 class Reader(Protocol):
-    """A published layout. Registered in the entry-point group ``ssl3d.datasets`` (the class, called without arguments)."""
+    """A published layout. Other packages register theirs under ``ssl3d.datasets`` (called without arguments)."""
 
     name: ClassVar[str]
 
