@@ -108,7 +108,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[object]], *, title:
 
 def say(text: str) -> None:
     """One plain line on stderr."""
-    err().print(text, markup=False)
+    err().print(text, markup=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
@@ -199,7 +199,8 @@ class _Task:
 
     def amount(self) -> str:
         """``12/44 units`` or ``12 units``."""
-        unit = f" {self.unit}{'' if self.done == 1 and not self.total else 's'}" if self.unit else ""
+        plural = "" if self.unit.endswith("s") or (self.done == 1 and not self.total) else "s"
+        unit = f" {self.unit}{plural}" if self.unit else ""
         return f"{count_text(self.done)}{f'/{count_text(self.total)}' if self.total else ''}{unit}"
 
     def remaining(self) -> str:
@@ -238,7 +239,7 @@ class ConsoleProgress:
 
     def say(self, text: str) -> None:
         with self._lock:
-            self.console.print(text, markup=False)
+            self.console.print(text, markup=False, soft_wrap=True)
 
     def refresh(self, task: _Task) -> None:
         with self._lock:
@@ -258,7 +259,9 @@ class ConsoleProgress:
                     elif time.monotonic() - last.get(id(task), -PLAIN_INTERVAL) >= PLAIN_INTERVAL:
                         last[id(task)] = time.monotonic()
                         parts = [task.amount(), f"{time_text(task.elapsed)} so far", task.remaining(), task.text]
-                        self.console.print(f"{task.name}: {', '.join(filter(None, parts))}", markup=False)
+                        self.console.print(
+                            f"{task.name}: {', '.join(filter(None, parts))}", markup=False, soft_wrap=True
+                        )
 
     def _show_bar(self, task: _Task) -> None:
         if task.bar is not None:
@@ -297,4 +300,6 @@ class ConsoleProgress:
                 self._bars = None
         if task.elapsed >= QUIET_SECONDS:
             state = "" if finished else " (stopped)"
-            self.console.print(f"{task.name}: {task.amount()} in {time_text(task.elapsed)}{state}", markup=False)
+            self.console.print(
+                f"{task.name}: {task.amount()} in {time_text(task.elapsed)}{state}", markup=False, soft_wrap=True
+            )

@@ -7,11 +7,14 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ssl3d.data.errors import UsageError
+
+if TYPE_CHECKING:
+    from ssl3d.pipeline.workspace import Workspace as WorkspaceFolder
 
 DEFAULT_WORKSPACE = Path("workspace")
 WORKSPACE_VARIABLE = "SSL3D_WORKSPACE"
@@ -221,3 +224,13 @@ def print_json(value: Any) -> None:
         return item
 
     print(json.dumps(clean(value), indent=2, default=str))
+
+
+def open_workspace(path: Path, create: bool = True) -> WorkspaceFolder:
+    """The workspace, with numba's cache sent there when the package folder is read-only."""
+    from ssl3d.pipeline.workspace import Workspace as Folder
+    from ssl3d.pipeline.workspace import ensure_numba_cache
+
+    found = Folder.open(path, create=create)
+    ensure_numba_cache(found)
+    return found
