@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
@@ -144,6 +144,20 @@ class CheckReport:
     def all_problems(self) -> tuple[Problem, ...]:
         return self.problems + tuple(p for sequence in self.sequences for p in sequence.problems)
 
+    def grouped(self) -> tuple[Problem, ...]:
+        """The problems with equal ones of several sequences as one; their ``sequence`` lists all of them."""
+        groups: dict[tuple[str, str], list[Problem]] = {}
+        for problem in self.all_problems():
+            groups.setdefault((problem.severity, problem.what), []).append(problem)
+        merged = []
+        for group in groups.values():
+            first = group[0]
+            if len(group) > 1:
+                sequences = ", ".join(str(problem.where.get("sequence", "")) for problem in group)
+                first = replace(first, where={**first.where, "sequence": sequences})
+            merged.append(first)
+        return tuple(merged)
+
     @property
     def errors(self) -> tuple[Problem, ...]:
         return tuple(p for p in self.all_problems() if p.severity == "error")
@@ -165,7 +179,7 @@ class Layout:
         reader: name of the reader.
         root: the folder the user named; image paths are relative to it.
         units: in order of sequence and frame.
-        report: what was found; ``report.warnings`` are to be shown.
+        report: what was found; ``warnings`` are to be shown.
     """
 
     reader: str
@@ -180,7 +194,7 @@ class Layout:
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        return self.report.warnings
+        return tuple(problem for problem in self.report.grouped() if problem.severity == "warning")
 
     def frames(self) -> Iterator[tuple[LayoutUnit, Frame]]:
         for unit in self.units:
