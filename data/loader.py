@@ -85,7 +85,7 @@ class _Steps(Dataset[Any], Generic[T]):
 def batches(
     make: Callable[[int], T], first: int, last: int, *, workers: int = 0, prefetch: int = 3, pin_memory: bool = False
 ) -> Iterator[T]:
-    """Yields ``make(first) .. make(last - 1)`` in order.
+    """``make(first) .. make(last - 1)`` in order. Workers start at once, before the first batch is asked for.
 
     Args:
         make: picklable when ``workers`` > 0. Errors that it raises reach the caller as they are, with the worker's
@@ -98,7 +98,7 @@ def batches(
         Ssl3dError: what ``make`` raised, or a worker that died (out of memory, out of shared memory).
     """
     if last <= first:
-        return
+        return iter(())
     steps = _Steps(make, first, last)
     loader: DataLoader[T] = DataLoader(
         steps,
@@ -112,9 +112,15 @@ def batches(
     )
     with _worker_environment() if workers else _nothing():
         source = iter(loader)
-    for _ in range(first, last):
+    return _checked(source)
+
+
+def _checked(source: Iterator[Any]) -> Iterator[Any]:
+    while True:
         try:
             item = next(source)
+        except StopIteration:
+            return
         except RuntimeError as error:
             raise _worker_died(error) from error
         if isinstance(item, _Failure):

@@ -1,0 +1,153 @@
+"""From scans to the inputs of one step. Runs in loader workers; a pure function of (run seed, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ssl3d.data.augment import Augmentation, drop_to
+from ssl3d.data.errors import Ssl3dError
+from ssl3d.data.loader import step_items, step_rng
+from ssl3d.data.scan import View
+from ssl3d.models.backbones.base import Inputs, InputSpec
+from ssl3d.models.config import Params
+from ssl3d.models.elements import ElementMap
+from ssl3d.models.methods.base import Method
+
+LABELLED, UNLABELLED, MAKING = 0, 1, 2
+"""Random streams of a run: the order of labelled scans, of unlabelled scans, and all that happens to a batch."""
+
+MIN_ELEMENTS = 2
+"""Batch norm cannot train on a single voxel, pixel or point."""
+
+
+class ViewSource(Protocol):
+    """Scans by their index in the dataset. Picklable; opens its files in the process that reads."""
+
+    def view(self, index: int) -> View: ...
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What a batch draws from: ``indices`` in the dataset with their ``scan_ids``, ``batch`` of them a step."""
+
+    source: ViewSource
+    indices: Sequence[int]
+    scan_ids: Sequence[str]
+    batch: int
+
+
+@dataclass(slots=True)
+class StepBatch:
+    """The inputs of one step.
+
+    Attributes:
+        groups: what ``Method.step`` gets; None when a group is too small to train on (``why`` names it).
+        scans: ids of the scans that were drawn, labelled ones first.
+    """
+
+    step: int
+    groups: dict[str, Inputs] | None
+    scans: list[str]
+    why: str = ""
+
+    def to(self, device: torch.device) -> dict[str, Inputs]:
+        return {name: inputs.to(device, non_blocking=True) for name, inputs in (self.groups or {}).items()}
+
+    def pin_memory(self) -> StepBatch:
+        """In page-locked memory, from which copies to a GPU do not stop the host (called by torch's DataLoader)."""
+        groups = self.groups and {name: map_tensors(inputs, Tensor.pin_memory) for name, inputs in self.groups.items()}
+        return replace(self, groups=groups)
+
+
+@dataclass(frozen=True)
+class BatchMaker:
+    """Makes the batch of a step. Picklable: it is sent to loader workers."""
+
+    method: type[Method]
+    params: Params
+    input_spec: InputSpec
+    augmentation: Augmentation
+    labelled: Stream
+    unlabelled: Stream | None
+    seed: int
+    max_points: int | None = None
+
+    def __call__(self, step: int) -> StepBatch:
+        """Raises ``Ssl3dError`` naming the scan that cannot be read, or all scans when they cannot be combined."""
+        rng = step_rng(self.seed, step, MAKING)
+        drawn: list[list[View]] = []
+        scans: list[str] = []
+        for number, stream in ((LABELLED, self.labelled), (UNLABELLED, self.unlabelled)):
+            items = step_items(self.seed, step, number, len(stream.indices), stream.batch) if stream else []
+            views = [self._read(stream, item, step) for item in items if stream]
+            scans += [stream.scan_ids[item] for item in items if stream]
+            # A scan without points can be in no group; it is left out before a method pairs views with each other.
+            full = [view for view in views if len(view)]
+            drawn.append([drop_to(view, self.max_points, rng) if self.max_points else view for view in full])
+        if not drawn[0] or (self.unlabelled and not drawn[1]):
+            return StepBatch(step, None, scans, "no scan of a group has a point")
+        try:
+            groups = self.method.views(self.params, drawn[0], drawn[1], self.augmentation, rng)
+            return self._prepared(step, groups, scans)
+        except Ssl3dError:
+            raise
+        except Exception as error:
+            what = f"the scans of a batch cannot be prepared: {type(error).__name__}: {error}"
+            raise Ssl3dError(what, where={"step": step, "scans": ", ".join(scans)}) from error
+
+    def _read(self, stream: Stream, item: int, step: int) -> View:
+        try:
+            return stream.source.view(stream.indices[item])
+        except Ssl3dError as error:
+            error.where.setdefault("scan", stream.scan_ids[item])
+            raise
+        except Exception as error:
+            what = f"a scan cannot be read: {type(error).__name__}: {error}"
+            raise Ssl3dError(what, where={"scan": stream.scan_ids[item], "step": step}) from error
+
+    def _prepared(self, step: int, groups: dict[str, list[View]], scans: list[str]) -> StepBatch:
+        prepared: dict[str, Inputs] = {}
+        for name, views in groups.items():
+            if not sum(map(len, views)):
+                return StepBatch(step, None, scans, f"the group '{name}' has no point")
+            prepared[name] = self.input_spec.prepare(views)
+            if prepared[name].elements.num_elements < MIN_ELEMENTS:
+                return StepBatch(step, None, scans, f"the group '{name}' has a single element")
+        return StepBatch(step, prepared, scans)
+
+
+def map_tensors(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    """A copy of ``inputs`` with ``change`` applied to every tensor that is a field of it."""
+    moved: dict[str, Any] = {}
+    for item in fields(inputs):
+        value = getattr(inputs, item.name)
+        if isinstance(value, Tensor):
+            moved[item.name] = change(value)
+        elif isinstance(value, ElementMap):
+            moved[item.name] = ElementMap(change(value.point_to_element), value.num_elements)
+        elif isinstance(value, dict):
+            moved[item.name] = {k: change(v) if isinstance(v, Tensor) else v for k, v in value.items()}
+    return replace(inputs, **moved)
+
+
+def plain(inputs: Inputs) -> dict[str, Any]:
+    """The tensors of ``inputs`` in a plain dictionary on the CPU: ``torch.load(weights_only=True)`` opens that."""
+    out: dict[str, Any] = {}
+    for item in fields(inputs):
+        value = getattr(inputs, item.name)
+        if isinstance(value, Tensor):
+            out[item.name] = value.detach().cpu()
+        elif isinstance(value, ElementMap):
+            out["point_to_element"] = value.point_to_element.cpu()
+            out["num_elements"] = value.num_elements
+        elif isinstance(value, dict):
+            out[item.name] = {k: v.detach().cpu() for k, v in value.items() if isinstance(v, Tensor)}
+    return out
+
+
+__all__ = ["BatchMaker", "StepBatch", "Stream", "ViewSource", "map_tensors", "plain"]

@@ -1,0 +1,168 @@
+"""Checkpoints: tensors and plain containers only. They open with ``weights_only=True`` and run nobody's code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+import torch
+
+from ssl3d.data.errors import Ssl3dError
+from ssl3d.pipeline.files import sync_folder, writing
+
+SCHEMA = 1
+LAST, PREVIOUS = "last.pt", "last.prev.pt"
+
+
+def save(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a temporary file beside ``path``, forces it to disk, and renames it.
+
+    Raises:
+        Ssl3dError: the disk is full or the folder cannot be written; ``path`` is then as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path.parent):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                writer = _Writer(file)
+                try:
+                    torch.save(dict(value), cast(IO[bytes], writer))
+                except RuntimeError as error:  # torch's zip writer hides the reason
+                    raise writer.error or error from error
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def save_last(folder: Path, value: Mapping[str, Any]) -> None:
+    """``last.pt``, keeping the one before as ``last.prev.pt``. At every instant a whole checkpoint is in the folder."""
+    last, previous = folder / LAST, folder / PREVIOUS
+    with writing(folder):
+        if last.exists():
+            link = folder / f".{PREVIOUS}.{os.getpid()}.tmp"
+            link.unlink(missing_ok=True)
+            try:
+                os.link(last, link)
+                link.replace(previous)
+            except OSError:  # a file system without hard links: for an instant only the previous name exists
+                last.replace(previous)
+    save(last, value)
+
+
+def load_last(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The last checkpoint, or the one before when the last is damaged (and then says so). None when there is none.
+
+    Raises:
+        Ssl3dError: every checkpoint in the folder is damaged, or a newer version wrote it.
+    """
+    damaged: list[str] = []
+    for name in (LAST, PREVIOUS):
+        if not (folder / name).exists():
+            continue
+        try:
+            found = load(folder / name)
+        except DamagedCheckpointError as error:
+            damaged.append(name)
+            say(f"the checkpoint {folder / name} is damaged ({error.where.get('cause')}): trying the one before")
+            continue
+        return found
+    if damaged:
+        raise Ssl3dError(
+            "every checkpoint of the run is damaged",
+            where={"folder": folder, "files": ", ".join(damaged)},
+            hint="train it again with --overwrite",
+        )
+    return None
+
+
+class DamagedCheckpointError(Ssl3dError):
+    """A checkpoint that cannot be believed."""
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Opens a checkpoint after checking its checksums (torch itself does not).
+
+    Raises:
+        DamagedCheckpointError: truncated, altered, or no checkpoint of ssl3d.
+        Ssl3dError: absent, or written by a newer version.
+    """
+    if not path.exists():
+        raise Ssl3dError("there is no checkpoint", where={"file": path}, hint="train the run first")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (bad := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"checksum of {bad}")
+        value = torch.load(path, map_location=device, weights_only=True)
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DamagedCheckpointError("the checkpoint is damaged", where={"file": path, "cause": cause}) from error
+    schema = value.get("schema") if isinstance(value, dict) else None
+    if not isinstance(schema, int) or "model" not in value:
+        raise DamagedCheckpointError("this is no checkpoint of ssl3d", where={"file": path, "cause": "no schema"})
+    if schema > SCHEMA:
+        raise Ssl3dError(
+            f"the checkpoint was written by a newer ssl3d (schema {schema}, this version knows {SCHEMA})",
+            where={"file": path},
+            hint="upgrade ssl3d (pip install -U ssl3d)",
+        )
+    return value
+
+
+def load_weights(module: torch.nn.Module, checkpoint: Mapping[str, Any], num_classes: int, path: Path) -> None:
+    """Strictly loads ``checkpoint["model"]``.
+
+    Raises:
+        Ssl3dError: another number of classes, or other tensors; the first few are named.
+    """
+    if checkpoint.get("num_classes") != num_classes:
+        raise Ssl3dError(
+            f"the checkpoint has {checkpoint.get('num_classes')} classes, the run has {num_classes}",
+            where={"file": path},
+            hint="use the checkpoint of a run on the same dataset and class set, or train again with --overwrite",
+        )
+    here, there = module.state_dict(), checkpoint["model"]
+    problems = [f"missing {name}" for name in here if name not in there]
+    problems += [f"unexpected {name}" for name in there if name not in here]
+    problems += [
+        f"{name} is {tuple(there[name].shape)}, not {tuple(here[name].shape)}"
+        for name in here
+        if isinstance(here[name], torch.Tensor) and name in there and there[name].shape != here[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise Ssl3dError(
+            "the checkpoint does not fit the network of the run",
+            where={"file": path, "tensors": "; ".join(problems[:3]) + more},
+            hint="check method, backbone and their parameters against config.json of the run that wrote it",
+        )
+    module.load_state_dict(there)
+
+
+class _Writer:
+    """A file that remembers why a write failed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+__all__ = ["LAST", "PREVIOUS", "DamagedCheckpointError", "load", "load_last", "load_weights", "save", "save_last"]
