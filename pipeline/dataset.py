@@ -1,0 +1,301 @@
+"""Prepared scans, as training and evaluation read them.
+
+Three sources, so that nobody sees more than he may: ``ScanSource`` (points, no labels), ``VisibleSource`` (and the
+labels that the split shows), ``TruthSource`` (all labels, for evaluation only). They are small, picklable and open
+their files lazily in each process; none needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssl3d.data.errors import DataError, UsageError
+from ssl3d.data.scan import IGNORE, View
+from ssl3d.data.store import ShardReader
+from ssl3d.pipeline.product import Product
+from ssl3d.pipeline.splits import SplitResult, find_split
+from ssl3d.pipeline.workspace import DatasetHandle
+
+if TYPE_CHECKING:
+    from ssl3d.data.spec import DatasetSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ScanRef:
+    """One prepared scan.
+
+    Attributes:
+        index: its number in the dataset (in order of scan id).
+        scan_id: ``SS/FFFFFF``.
+        subset: ``train``, ``val`` or ``test``.
+        unit, position: the shard that holds it, and which scan of the shard it is.
+        labelled: the dataset has (full) labels for it, for evaluation.
+        annotated: it has labels of the chosen set (all labels, or scribbles), which a split may show.
+    """
+
+    index: int
+    scan_id: str
+    sequence: str
+    subset: str
+    unit: str
+    position: int
+    num_points: int
+    labelled: bool
+    annotated: bool
+
+
+class PreparedDataset:
+    """The scans of a dataset that ``ssl3d prepare`` has finished.
+
+    Raises:
+        UsageError: nothing was prepared, or not to its end.
+    """
+
+    def __init__(self, handle: DatasetHandle) -> None:
+        product = handle.product("prepare")
+        if product is None or not product.complete:
+            done = (
+                f"{len(product.done)} of {len(product.manifest.plan)} units are done" if product else "nothing is done"
+            )
+            raise UsageError(
+                f"the dataset '{handle.name}' is not prepared: {done}",
+                where={"workspace": handle.workspace.root},
+                hint="run your `ssl3d prepare` command again: it goes on with the first unfinished unit",
+            )
+        self.handle = handle
+        self.product = product
+        self.scans = scans_of(product)
+
+    @property
+    def name(self) -> str:
+        return self.handle.name
+
+    @cached_property
+    def spec(self) -> DatasetSpec:
+        return spec_of(self.product)
+
+    @cached_property
+    def by_id(self) -> dict[str, ScanRef]:
+        return {scan.scan_id: scan for scan in self.scans}
+
+    def subset(self, name: str) -> list[ScanRef]:
+        """The scans of ``train``, ``val`` or ``test``."""
+        return [scan for scan in self.scans if scan.subset == name]
+
+    def source(self) -> ScanSource:
+        return ScanSource(str(self.product.folder), _Places.of(self.scans))
+
+    def visible(self, split: SplitResult | str | None = None) -> VisibleSource:
+        """The scans with the labels that a split (default: the current one) shows."""
+        found = split if isinstance(split, SplitResult) else find_split(self.handle, split)
+        if found.prepare != self.product.key:
+            raise DataError(
+                "the split belongs to scans that were prepared otherwise",
+                where={"split": found.name},
+                hint="run your `ssl3d split` command again",
+            )
+        try:
+            labelled = [self.by_id[scan_id] for scan_id in found.labelled]
+            unlabelled = [self.by_id[scan_id] for scan_id in found.unlabelled]
+        except KeyError as error:
+            raise DataError(
+                f"the split names a scan that is no longer prepared: {error.args[0]}",
+                where={"split": found.name},
+                hint="run your `ssl3d split` command again",
+            ) from None
+        row = np.full(len(self.scans), -1, np.int32)
+        begun: dict[str, int] = {}
+        for scan in labelled:  # in order of index, as the rows of the shards are
+            row[scan.index] = begun.get(scan.unit, 0)
+            begun[scan.unit] = begun.get(scan.unit, 0) + 1
+        return VisibleSource(
+            scans=self.source(),
+            folder=str(found.folder),
+            labelled=np.array([scan.index for scan in labelled], np.int64),
+            unlabelled=np.array([scan.index for scan in unlabelled], np.int64),
+            row=row,
+        )
+
+    def truth(self) -> TruthSource:
+        """All labels. For evaluation; never for training."""
+        has = np.array([scan.labelled for scan in self.scans], np.bool_)
+        return TruthSource(str(self.product.folder), _Places.of(self.scans), has)
+
+
+def scans_of(product: Product) -> list[ScanRef]:
+    """The scans of a prepare product, in order of scan id; read from its journal alone."""
+    found: list[ScanRef] = []
+    scribbles = product.manifest.params["label_set"] == "scribbles"
+    for unit in sorted(product.done):
+        info = product.done[unit].info
+        sequence, subset = info["sequence"], info["subset"]
+        rows = zip(info["scan_ids"], info["num_points"], info["labelled"], info["scribbled"], strict=True)
+        for position, (scan_id, points, labelled, scribbled) in enumerate(rows):
+            known = scribbled if scribbles and subset == "train" else labelled
+            found.append(
+                ScanRef(len(found), scan_id, sequence, subset, unit, position, points, bool(labelled), bool(known))
+            )
+    return found
+
+
+def spec_of(product: Product) -> DatasetSpec:
+    """The specification (classes, maps, splits) that a prepare product was made with."""
+    from ssl3d.data.datasets.registry import get_reader
+
+    return get_reader(product.manifest.identity["reader"]).spec(product.manifest.params["classes"])
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where scan i lies: ``units[unit[i]]``, row ``position[i]``."""
+
+    units: tuple[str, ...]
+    unit: npt.NDArray[np.int32]
+    position: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, scans: Sequence[ScanRef]) -> _Places:
+        units = sorted({scan.unit for scan in scans})
+        number = {unit: i for i, unit in enumerate(units)}
+        unit = np.array([number[scan.unit] for scan in scans], np.int32)
+        return cls(tuple(units), unit, np.array([scan.position for scan in scans], np.int32))
+
+
+@dataclass
+class _Shards:
+    """Readers of one kind of file, opened when first needed in each process."""
+
+    folder: str
+    kind: str
+    readers: dict[str, ShardReader] = field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "kind": self.kind, "readers": {}}
+
+    def __getitem__(self, unit: str) -> ShardReader:
+        reader = self.readers.get(unit)
+        if reader is None:
+            reader = self.readers[unit] = ShardReader(Path(self.folder) / f"{unit}.{self.kind}.h5")
+        return reader
+
+
+class ScanSource:
+    """Points and intensity of every scan; all labels IGNORE."""
+
+    def __init__(self, folder: str, places: _Places) -> None:
+        self.places = places
+        self._shards = _Shards(folder, "points")
+
+    def __len__(self) -> int:
+        return len(self.places.unit)
+
+    def view(self, index: int) -> View:
+        """Scan ``index`` (0-based, see ``ScanRef``), with ``intensity`` (n, 1), its origin and (or None) its pose."""
+        unit, position = self.places.units[self.places.unit[index]], int(self.places.position[index])
+        reader = self._shards[unit]
+        names = ["points", "intensity", "origin", "scan_id", *(["pose"] if "pose" in reader else [])]
+        read = reader.read_many(names, position)
+        points = read["points"]
+        scan: dict[str, Any] = {"scan_id": str(read["scan_id"]), "origin": read["origin"], "pose": read.get("pose")}
+        rows = np.empty((len(points), 2), np.int64)
+        rows[:, 0] = index
+        rows[:, 1] = np.arange(len(points))
+        return View(
+            points=points,
+            features={"intensity": read["intensity"].reshape(-1, 1)},
+            rows=rows,
+            label=np.full(len(points), IGNORE, np.uint8),
+            scan=scan,
+        )
+
+
+class VisibleSource:
+    """The scans with the labels that a split shows. Opens points and visible labels, never the full labels.
+
+    Attributes:
+        labelled, unlabelled: (L,), (U,) int64 indices of scans.
+    """
+
+    def __init__(
+        self,
+        scans: ScanSource,
+        folder: str,
+        labelled: npt.NDArray[np.int64],
+        unlabelled: npt.NDArray[np.int64],
+        row: npt.NDArray[np.int32],
+    ) -> None:
+        self.scans = scans
+        self.labelled = labelled
+        self.unlabelled = unlabelled
+        self._row = row
+        self._shards = _Shards(folder, "visible")
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+    def view(self, index: int) -> View:
+        """Scan ``index``; its labels are IGNORE throughout unless the split shows them."""
+        view = self.scans.view(index)
+        if self._row[index] >= 0:
+            view.label = self.label(index)
+            if len(view.label) != len(view):
+                raise _outdated(self._reader(index))
+        return view
+
+    def label(self, index: int) -> npt.NDArray[np.uint8]:
+        """(n,) uint8 visible labels of a *labelled* scan."""
+        reader, row = self._reader(index), int(self._row[index])
+        if row < 0:
+            raise ValueError(f"the split shows no labels of scan {index}")
+        if int(reader.read("scan_index", row)) != int(self.scans.places.position[index]):
+            raise _outdated(reader)
+        return reader.read("label", row)
+
+    def _reader(self, index: int) -> ShardReader:
+        return self._shards[self.scans.places.units[self.scans.places.unit[index]]]
+
+
+def _outdated(reader: ShardReader) -> DataError:
+    return DataError(
+        "the visible labels do not belong to the prepared scans",
+        where={"file": reader.path},
+        hint="run your `ssl3d split` command again",
+    )
+
+
+class TruthSource:
+    """All labels of the dataset, for evaluation only."""
+
+    def __init__(self, folder: str, places: _Places, has: npt.NDArray[np.bool_]) -> None:
+        self.places = places
+        self.has = has
+        self._shards = _Shards(folder, "labels")
+
+    def label(self, index: int) -> npt.NDArray[np.uint8]:
+        """(n,) uint8 train ids, 255 = ignored. DataError for a scan without labels."""
+        return self._read("label", index)
+
+    def instance(self, index: int) -> npt.NDArray[np.uint32]:
+        """(n,) uint32 instance ids."""
+        return self._read("instance", index)
+
+    def moving(self, index: int) -> npt.NDArray[np.bool_]:
+        """(n,) whether the point belongs to something that moves."""
+        return self._read("moving", index)
+
+    def _read(self, name: str, index: int) -> npt.NDArray[Any]:
+        unit = self.places.units[self.places.unit[index]]
+        if not self.has[index]:
+            raise DataError(
+                "this scan has no labels",
+                where={"unit": unit, "position": int(self.places.position[index])},
+                hint="choose a subset with labels (train or val)",
+            )
+        return self._shards[unit].read(name, int(self.places.position[index]))

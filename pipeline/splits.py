@@ -1,0 +1,132 @@
+"""A split as it lies in the workspace: which scans show their labels to training, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl3d.data.errors import DataError, UsageError
+from ssl3d.pipeline.files import read_json
+from ssl3d.pipeline.product import Product
+from ssl3d.pipeline.workspace import DatasetHandle
+
+SPLIT_FILE = "split.json"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What was annotated, counted on raw points of the scans of the train subset.
+
+    Attributes:
+        labelled_scans, train_scans: scans that show labels, and all scans of the train subset.
+        clicks: single annotations; with whole scans, every visible point is one.
+        labelled_points: points with a visible class.
+        train_points: all points of the train subset.
+        per_class: (C,) visible points of each class.
+    """
+
+    labelled_scans: int
+    train_scans: int
+    clicks: int
+    labelled_points: int
+    train_points: int
+    per_class: tuple[int, ...]
+
+    @property
+    def share(self) -> float:
+        """Visible points as a share (0..1) of all points of the train subset."""
+        return self.labelled_points / self.train_points if self.train_points else 0.0
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """A split.
+
+    Attributes:
+        name: e.g. ``scan-1%-seed0`` or ``lasermix-1%``.
+        key: key of the product.
+        folder: where its ``<unit>.visible.h5`` lie.
+        dataset, prepare: the dataset, and the key of the prepared product that it belongs to.
+        labelled, unlabelled: sorted scan ids ``SS/FFFFFF``, disjoint.
+        transductive: the unlabelled scans include those of the val subset (never their labels).
+        hash: over the ids and the visible label bytes; two splits are the same exactly when it is equal.
+    """
+
+    name: str
+    key: str
+    folder: Path
+    dataset: str
+    prepare: str
+    params: Mapping[str, Any]
+    labelled: tuple[str, ...]
+    unlabelled: tuple[str, ...]
+    transductive: bool
+    hash: str
+    classes: tuple[str, ...]
+    budget: Budget
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``split.json`` holds (without the place where it lies)."""
+        value = asdict(self)
+        del value["folder"]
+        return value
+
+    @classmethod
+    def load(cls, folder: Path) -> SplitResult:
+        """The split in a product folder. DataError when its description is missing or unreadable."""
+        value = read_json(folder / SPLIT_FILE)
+        try:
+            if value is None:
+                raise ValueError("missing")
+            budget = Budget(**{**value["budget"], "per_class": tuple(value["budget"]["per_class"])})
+            texts = {name: tuple(value[name]) for name in ("labelled", "unlabelled", "classes")}
+            return cls(**{**value, **texts, "budget": budget, "folder": folder})
+        except (TypeError, KeyError, ValueError) as error:
+            raise DataError(
+                "the description of a split is missing or unreadable",
+                where={"file": folder / SPLIT_FILE},
+                hint="run your `ssl3d split` command again: it is written anew",
+            ) from error
+
+
+def find_split(handle: DatasetHandle, which: str | None = None) -> SplitResult:
+    """The current split of a dataset, or the one with this name, hash or key (or the beginning of these two).
+
+    Raises:
+        UsageError: there is none, or several fit.
+        DataError: it was interrupted, or it was made from another prepared product than the current one.
+    """
+    current = handle.record().get("stages", {}).get("prepare")
+    if which is None:
+        product = handle.product("split")
+        if product is None:
+            raise UsageError(f"there is no split of '{handle.name}' yet", hint="type: ssl3d split --ratio 1%")
+        return _checked(product, current)
+    products = [product for product in handle.products("split") if product.complete]
+    splits = [SplitResult.load(product.folder) for product in products]
+    fits = [item for item in splits if item.name == which or item.key.startswith(which) or item.hash.startswith(which)]
+    fits = [item for item in fits if item.prepare == current] or fits
+    if len(fits) != 1:
+        names = ", ".join(sorted({item.name for item in splits})) or "none"
+        many = f"{len(fits)} splits are" if fits else "no split is"
+        keys = f" with the keys {', '.join(item.key for item in fits)}" if fits else ""
+        raise UsageError(f"{many} called '{which}'{keys}", where={"dataset": handle.name, "splits": names})
+    product = handle.product("split", fits[0].key)
+    assert product is not None
+    return _checked(product, current)
+
+
+def _checked(product: Product, prepare_key: str | None) -> SplitResult:
+    hint = "run your `ssl3d split` command again (cached parts are not made twice)"
+    if not product.complete:
+        raise DataError("the split was interrupted and is not complete", where={"folder": product.folder}, hint=hint)
+    split = SplitResult.load(product.folder)
+    if split.prepare != prepare_key:
+        raise DataError(
+            "the split belongs to scans that were prepared otherwise",
+            where={"split": f"{split.name} of {split.prepare}", "prepared": prepare_key or "nothing"},
+            hint=hint,
+        )
+    return split
