@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,26 +109,10 @@ def _starting(values: Sequence[str], incomplete: str) -> list[str]:
     return [value for value in sorted(set(values)) if value.startswith(incomplete)]
 
 
-def _entry_points(group: str) -> list[str]:
-    from importlib.metadata import entry_points
-
-    return [point.name for point in entry_points(group=group)]
-
-
-def _declared_names(folder: str) -> Iterator[str]:
-    """``name = "..."`` of the classes in a package folder, read as text: completion must not wait for torch."""
-    import ssl3d.models
-
-    for root in ssl3d.models.__path__:
-        for path in sorted((Path(root) / folder).glob("*.py")):
-            yield from re.findall(r'^    name(?:: ClassVar\[str\])? = "([\w-]+)"', path.read_text("utf-8"), re.M)
-
-
 def complete_dataset(incomplete: str) -> list[str]:
-    import ssl3d.data.datasets
+    from ssl3d.data.datasets.registry import list_readers
 
-    known = [path.stem for root in ssl3d.data.datasets.__path__ for path in Path(root).glob("*.toml")]
-    return _starting([*known, *_entry_points("ssl3d.datasets")], incomplete)
+    return _starting(list_readers(), incomplete)
 
 
 def complete_method(incomplete: str) -> list[str]:
@@ -138,7 +122,9 @@ def complete_method(incomplete: str) -> list[str]:
 
 
 def complete_backbone(incomplete: str) -> list[str]:
-    return _starting([*_declared_names("backbones"), *_entry_points("ssl3d.backbones")], incomplete)
+    from ssl3d.models.backbones.registry import list_backbones
+
+    return _starting(list_backbones(), incomplete)
 
 
 def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:

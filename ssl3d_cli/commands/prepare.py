@@ -156,12 +156,19 @@ def convert(
     from ssl3d.pipeline.stages.prepare import prepare as run
 
     space = options.open_workspace(workspace)
-    params = PrepareParams(label_set=labels, classes=classes, allow_partial=allow_partial, compress=compress)
+    params = PrepareParams(
+        label_set=labels, classes=classes, allow_partial=allow_partial, compress="lzf" if compress else None
+    )
     result = run(space, dataset, root, params, name=name, jobs=jobs, progress=console.ConsoleProgress())
-    product = result.run.product
-    facts = {
-        "made": f"{result.num_scans} scans",
-        "where": product.folder,
-        "took": console.time_text(result.run.seconds),
-    }
-    console.done(f"prepared {result.name}", facts, then=[options.command_line("split", "--ratio", "1%")])
+    facts: dict[str, object] = {}
+    for subset, counts in result.subsets().items():
+        unlabelled = counts.scans - counts.labelled
+        facts[subset] = (
+            f"{counts.scans:,} scans, {console.count_text(counts.points)} points"
+            f"{f', {unlabelled:,} without labels' if unlabelled else ''} (sequences {counts.sequence})"
+        )
+    facts["where"] = f"{result.folder} ({console.size_text(result.bytes)})"
+    repaired = f", {result.rebuilt} of them damaged before" if result.rebuilt else ""
+    facts["units"] = f"{result.fresh} made now{repaired}, {result.cached} cached"
+    facts["took"] = console.time_text(result.seconds)
+    console.done(f"prepared {result.dataset}", facts, then=[options.command_line("split", "--ratio", "1%")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,14 +12,14 @@ from ssl3d.cli import console, options
 from ssl3d.data.errors import UsageError
 
 if TYPE_CHECKING:
-    from ssl3d.pipeline.splits import SplitResult
+    from ssl3d.pipeline.stages.split import SplitView
 
 EPILOG = """\
 [bold]Example[/]
 
   ssl3d split --ratio 1% --seed 0             then: ssl3d train supervised
   ssl3d split --official lasermix-1%          the frames that LaserMix and others publish
-  ssl3d split --list my_scans.txt             one 08/000123 per line
+  ssl3d split --list my_scans.txt             one 00/000123 per line
   ssl3d split --show                          the current split, and its budget
 
 The labelled scans are the beginning of one seeded order: with the same seed, the 1% lie inside the 10%."""
@@ -43,9 +43,19 @@ def split(
     regime: Annotated[str, typer.Option("--regime", metavar="scan", help="What is labelled: whole scans.")] = "scan",
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of the order that --ratio cuts.")] = 0,
     transductive: Annotated[
-        bool, typer.Option("--transductive", help="The val scans count as unlabelled train scans too.")
+        bool, typer.Option("--transductive", help="The val scans (never their labels) count as unlabelled too.")
     ] = False,
-    show: Annotated[bool, typer.Option("--show", help="Only show the current split.")] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Take those scans of a published list that are prepared.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Only show a split: the current one, or --name.")] = False,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="SPLIT", help="With --show: which.", show_default=False)
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="SPLIT", help="With --show: count the scans both have.", show_default=False),
+    ] = None,
     as_json: options.Json = False,
     dataset: options.Dataset = None,
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
@@ -56,68 +66,68 @@ def split(
 
     Acts on the dataset prepared last. Prints the budget: clicks, labelled points, share, points per class.
     """
+    if not show and (name or against):
+        raise UsageError("--name and --against belong to --show.", hint="Type: ssl3d split --show --name SPLIT")
+    words = {"regime": regime, "ratio": ratio, "official": official, "list_file": list_file, "seed": seed}
     start = time.monotonic()
-    if show:
-        result = find(workspace, dataset)
-    else:
-        result = choose(
-            workspace,
-            dataset,
-            {"regime": regime, "ratio": ratio, "official": official, "list_file": list_file, "seed": seed},
-            transductive=transductive,
-            jobs=jobs,
-        )
-    if as_json:
-        options.print_json(result.to_json())
-    else:
-        draw_split(result)
     if not show:
-        facts = {"where": result.folder, "took": console.time_text(time.monotonic() - start)}
-        console.done(f"split {result.name}", facts, then=[options.command_line("train", "supervised")])
+        words |= {"transductive": transductive, "allow_missing": allow_missing}
+        name = choose(workspace, dataset, words, jobs=jobs)
+    view = look(workspace, dataset, name, against)
+    if as_json:
+        options.print_json({**view.split.to_json(), "share": view.split.budget.share})
+    else:
+        draw_split(view)
+    if not show:
+        facts = {"where": view.split.folder, "took": console.time_text(time.monotonic() - start)}
+        console.done(f"split {view.split.name}", facts, then=[options.command_line("train", "supervised")])
 
 
-def find(workspace: Path, dataset: str | None) -> SplitResult:
-    """The current split of a dataset."""
-    from ssl3d.pipeline.splits import find_split
-
-    return find_split(options.open_workspace(workspace, create=False).dataset(dataset))
-
-
-def choose(
-    workspace: Path, dataset: str | None, words: dict[str, object], *, transductive: bool, jobs: int
-) -> SplitResult:
-    """Makes the split that the options describe."""
-    given = [name for name in ("ratio", "official", "list_file") if words[name] is not None]
-    if len(given) != 1:
-        shown = {"ratio": "--ratio", "official": "--official", "list_file": "--list"}
-        what = f"{' and '.join(shown[name] for name in given)} exclude each other." if given else "Which scans?"
-        raise UsageError(what, hint="Use one of --ratio 1%, --official lasermix-1%, --list FILE; --show only looks.")
+def choose(workspace: Path, dataset: str | None, words: dict[str, Any], *, jobs: int) -> str:
+    """Makes the split that the options describe, and returns its key."""
     from ssl3d.pipeline.stages.split import SplitParams
     from ssl3d.pipeline.stages.split import split as run
 
-    params = SplitParams(**{**words, "transductive": transductive})  # type: ignore[arg-type]
-    space = options.open_workspace(workspace)
-    return run(space, params, dataset=dataset, jobs=jobs, progress=console.ConsoleProgress())
+    params = SplitParams(**words)
+    space = options.open_workspace(workspace, create=False)
+    return run(space, params, dataset=dataset, jobs=jobs, progress=console.ConsoleProgress()).key
 
 
-def draw_split(result: SplitResult) -> None:
-    """The budget, and the visible points of each class."""
+def look(workspace: Path, dataset: str | None, which: str | None = None, against: str | None = None) -> SplitView:
+    """A split, with what there is to compare it with."""
+    from ssl3d.pipeline.stages.split import show_split
+
+    return show_split(options.open_workspace(workspace, create=False).dataset(dataset), which, against)
+
+
+def draw_split(view: SplitView) -> None:
+    """The budget, the scans of each sequence, and the visible points of each class."""
     from rich.markup import escape
 
-    budget = result.budget
+    result, budget = view.split, view.split.budget
     paper = console.out()
+    hidden = f"{len(result.unlabelled):,} unlabelled{' (val scans among them)' if result.transductive else ''}"
     paper.print(
-        f"[bold]{escape(result.name)}[/] of {escape(result.dataset)}: {len(result.labelled):,} labelled scans, "
-        f"{len(result.unlabelled):,} unlabelled{' (val scans among them)' if result.transductive else ''}"
+        f"[bold]{escape(result.name)}[/] of {escape(result.dataset)}: {len(result.labelled):,} labelled scans, {hidden}"
     )
-    paper.print(
-        f"budget: {console.count_text(budget.clicks)} clicks, {console.count_text(budget.labelled_points)} labelled points, "
-        f"{console.percent_text(budget.share)} of the points of the train scans"
-    )
+    clicks, points = console.count_text(budget.clicks), console.count_text(budget.labelled_points)
+    share = console.percent_text(budget.share)
+    paper.print(f"budget: {clicks} clicks, {points} labelled points, {share} of the points of the train scans")
+    sequences = ", ".join(f"{name}: {shown}/{shown + hidden}" for name, shown, hidden in view.sequences)
+    paper.print(f"labelled scans by sequence: {sequences}")
+    if view.against is not None:
+        paper.print(f"{view.common} of them are labelled in {escape(view.against.name)} too", highlight=False)
     rows = []
-    for name, points in zip(result.classes, budget.per_class, strict=True):
-        share = points / budget.labelled_points if budget.labelled_points else 0.0
-        rows.append(
-            (escape(name), f"{points:,}", console.percent_text(share), "" if points else "[yellow]not labelled[/]")
-        )
-    paper.print(console.table(["class", ("labelled points", "right"), ("share", "right"), ""], rows))
+    for name, visible, of in zip(result.classes, budget.per_class, view.class_points, strict=True):
+        part = console.percent_text(visible / budget.labelled_points) if budget.labelled_points else ""
+        seen = console.percent_text(visible / of) if of else "[dim]-[/]"
+        absent = "[yellow]no label[/]" if of and not visible else "" if of else "[dim]not in the data[/]"
+        rows.append((escape(name), f"{visible:,}", part, seen, absent))
+    columns: list[console.Column] = [
+        "class",
+        ("labelled points", "right"),
+        ("of all labels", "right"),
+        ("of the class", "right"),
+        "",
+    ]
+    paper.print(console.table(columns, rows))

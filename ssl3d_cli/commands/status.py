@@ -43,18 +43,25 @@ def status(
     if not (workspace / "workspace.json").exists() and (not workspace.exists() or not any(workspace.iterdir())):
         _empty(workspace, as_json)
         return
+    from ssl3d.cli.commands.runs import draw_runs, summaries
+
     space = options.open_workspace(workspace, create=False)
-    stages = graph_status(space)
+    stages, runs = graph_status(space), summaries(space)
     if as_json:
         options.print_json(
             {
                 "workspace": str(space.root),
                 "current": space.current,
                 "stages": [asdict(stage) for stage in stages],
+                "runs": runs,
             }
         )
         return
     draw_stages(stages, space.current)
+    if runs:
+        draw_runs(runs)
+    elif all(stage.state == "cached" for stage in stages):
+        console.say(f"no runs yet; next: {options.command_line('train', 'supervised')}")
 
 
 def _empty(workspace: Path, as_json: bool) -> None:

@@ -1,0 +1,197 @@
+"""``ssl3d runs``: lists runs, or shows one. The list reads a few JSON files a run and imports no torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ssl3d.cli import console, options
+
+if TYPE_CHECKING:
+    from ssl3d.pipeline.training.run import RunDirectory
+    from ssl3d.pipeline.workspace import Workspace
+
+EPILOG = """\
+[bold]Example[/]
+
+  ssl3d runs                      every run: state, steps, mIoU
+  ssl3d runs show RUN             one of them: parameters, results, learning curves
+  ssl3d runs --json | jq -r '.\\[] | select(.state == "finished") | .run'
+
+RUN is the name, or a beginning or an ending that only one run has."""
+
+_COLORS = {"finished": "green", "running": "cyan", "failed": "red"}
+
+app = typer.Typer(add_completion=False, invoke_without_command=True, epilog=EPILOG)
+
+
+@app.callback()
+def runs(
+    ctx: typer.Context,
+    as_json: options.Json = False,
+    workspace: options.Workspace = options.DEFAULT_WORKSPACE,
+    debug: options.Debug = False,
+) -> None:
+    """List runs, or show one."""
+    if ctx.invoked_subcommand is not None:
+        return
+    found = summaries(options.open_workspace(workspace, create=False))
+    if as_json:
+        options.print_json(found)
+    elif found:
+        draw_runs(found)
+    else:
+        console.out().print("There are no runs yet. Make one:")
+        console.out().print(f"  {options.command_line('train', 'supervised')}", markup=False, style="cyan")
+
+
+@app.command(epilog=EPILOG)
+def show(
+    run: Annotated[str, typer.Argument(metavar="RUN", autocompletion=options.complete_run, help="Its name.")],
+    as_json: options.Json = False,
+    workspace: options.Workspace = options.DEFAULT_WORKSPACE,
+    debug: options.Debug = False,
+) -> None:
+    """Show one run: parameters, results, and its learning curves as a picture."""
+    from ssl3d.pipeline.training.run import RunDirectory
+
+    space = options.open_workspace(workspace, create=False)
+    directory = RunDirectory.open(space, run)
+    facts = summary(directory)
+    facts["config"] = directory.record()
+    if as_json:
+        options.print_json(facts)
+        return
+    _draw_run(directory, facts)
+
+
+# ---------------------------------------------------------------- facts
+
+
+def summaries(space: Workspace) -> list[dict[str, Any]]:
+    """One object per run, the oldest first."""
+    from ssl3d.pipeline.training.run import RunDirectory
+
+    return [summary(directory) for directory in RunDirectory.list(space)]
+
+
+def summary(directory: RunDirectory) -> dict[str, Any]:
+    """What the list shows of a run, JSON."""
+    record, status = directory.record(), directory.status()
+    return {
+        "run": directory.name,
+        "state": directory.state,
+        "method": record.get("method"),
+        "backbone": record.get("backbone"),
+        "dataset": (record.get("dataset") or {}).get("name"),
+        "split": (record.get("split") or {}).get("name"),
+        "seed": record.get("seed"),
+        "step": status.get("step", 0),
+        "steps": status.get("steps", (record.get("train") or {}).get("steps")),
+        "seconds": status.get("seconds"),
+        "updated": status.get("updated", record.get("created")),
+        "miou": evaluations(directory),
+        "folder": str(directory.path),
+    }
+
+
+def evaluations(directory: RunDirectory) -> dict[str, float]:
+    """Subset -> mIoU in percent under the dataset's first protocol, of the evaluations kept in the run."""
+    from ssl3d.pipeline.evaluation.protocols import PROTOCOLS
+    from ssl3d.pipeline.evaluation.result import EvalResult
+
+    protocol = next(iter(PROTOCOLS))
+    found = {}
+    for path in sorted((directory.path / "eval").glob("*.json")):
+        result = EvalResult.load(path)
+        if result is not None:
+            found[result.subset] = 100 * result.scores(protocol).miou
+    return found
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def draw_runs(found: Sequence[Mapping[str, Any]]) -> None:
+    """A table: run, state, steps, mIoU, when."""
+    from rich.markup import escape
+
+    rows = []
+    for item in found:
+        color = _COLORS.get(item["state"], "yellow")
+        miou = ", ".join(
+            f"{value:.1f}{'' if subset == 'val' else f' ({subset})'}" for subset, value in item["miou"].items()
+        )
+        rows.append(
+            (
+                escape(item["run"]),
+                f"[{color}]{item['state']}[/]",
+                f"{item['step']}/{item['steps']}",
+                miou or "[dim]-[/]",
+                "" if item["seconds"] is None else console.time_text(item["seconds"]),
+                _age(item["updated"]),
+            )
+        )
+    columns: list[console.Column] = ["run", "state", ("steps", "right"), ("mIoU", "right"), ("took", "right"), "last"]
+    console.out().print(console.table(columns, rows))
+
+
+def _age(moment: float | None) -> str:
+    if moment is None:
+        return ""
+    seconds = max(0.0, time.time() - moment)
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' * (count > 1)} ago"
+    return "just now"
+
+
+def _draw_run(directory: RunDirectory, facts: Mapping[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    paper = console.out()
+    paper.print(directory.name, style="bold", markup=False)
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in _facts(directory, facts).items():
+        grid.add_row(f"  {name}", Text(value))
+    paper.print(grid)
+    draw_settings(facts["config"])
+
+
+def _facts(directory: RunDirectory, facts: Mapping[str, Any]) -> dict[str, str]:
+    status = directory.status()
+    shown = {
+        "state": f"{facts['state']}, step {facts['step']} of {facts['steps']}",
+        "trained": f"{facts['method']} on {facts['backbone']}, seed {facts['seed']}",
+        "data": f"{facts['dataset']}, split {facts['split']}",
+    }
+    if facts["seconds"] is not None:
+        shown["took"] = console.time_text(facts["seconds"])
+    for subset, value in facts["miou"].items():
+        shown[f"mIoU, {subset}"] = f"{value:.2f}%"
+    if losses := status.get("losses"):
+        shown["last losses"] = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
+    command = directory.path / "command.txt"
+    if command.exists():
+        shown["command"] = command.read_text(encoding="utf-8").strip().splitlines()[-1]
+    shown["folder"] = str(directory.path)
+    return shown
+
+
+def draw_settings(config: Mapping[str, Any]) -> None:
+    """The resolved parameters, a line per section."""
+    from rich.markup import escape
+
+    rows = [
+        (escape(section), escape(", ".join(f"{key}={value}" for key, value in values.items())))
+        for section, values in config.items()
+        if isinstance(values, dict) and section not in ("dataset", "split", "init_from")
+    ]
+    console.out().print(console.table(["section", "parameters"], rows))
