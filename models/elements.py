@@ -29,50 +29,69 @@ class ElementMap:
     def gather(self, values: Tensor, fill: float = 0.0) -> Tensor:
         """(M, ...) per element -> (P, ...) per point; ``fill`` where a point has no element."""
         index = self.point_to_element
-        out = values[index.clamp(min=0)] if self.num_elements else values.new_zeros(len(index), *values.shape[1:])
+        if not self.num_elements:
+            return values.new_full((len(index), *values.shape[1:]), fill)
         missing = index < 0
-        if bool(missing.any()):
-            out = out.masked_fill(missing.reshape(-1, *[1] * (out.dim() - 1)), fill)
-        return out
+        if not bool(missing.any()):
+            return values[index]
+        return values[index.clamp(min=0)].masked_fill(missing.reshape(-1, *[1] * (values.dim() - 1)), fill)
 
     def reduce(self, values: Tensor, how: Reduction, *, ignore: int | None = None) -> Tensor:
-        """(P, ...) per point -> (M, ...) per element.
+        """(P, ...) per point -> (M, ...) per element. Points without an element take no part.
 
         Args:
-            values: per-point values; for ``majority`` an integer label (P,), for ``any`` boolean (P,).
-            how: ``mean`` (float; 0 for an element without points), ``any``, ``first`` (lowest row), or
-                ``majority`` (ties go to the smaller label).
-            ignore: ``majority`` only: this label does not vote; elements without a vote get it.
+            values: per-point values; for ``majority`` a label >= 0 (P,) of an integer type, for ``any`` boolean (P,).
+            how: ``mean`` (float, summed in float32 at least; 0 for an element without points), ``any``, ``first``
+                (lowest row; raises ``ValueError`` for an element without points), or ``majority`` (ties go to the
+                smaller label).
+            ignore: ``majority`` only: this label does not vote; elements without a vote get it (0 without ``ignore``).
         """
-        keep = self.point_to_element >= 0
-        index, values = self.point_to_element[keep], values[keep]
-        m = self.num_elements
+        index = self.point_to_element
+        keep = index >= 0
+        if not bool(keep.all()):
+            index, values = index[keep], values[keep]
         if how == "mean":
-            total = values.new_zeros(m, *values.shape[1:]).index_add_(0, index, values)
-            count = torch.bincount(index, minlength=m).clamp(min=1).to(values.dtype)
-            return total / count.reshape(-1, *[1] * (values.dim() - 1))
+            return self._mean(values, index)
         if how == "any":
-            return torch.zeros(m, dtype=torch.bool, device=values.device).index_put_(
-                (index[values.bool()],), torch.tensor(True, device=values.device)
-            )
+            out = torch.zeros(self.num_elements, dtype=torch.bool, device=values.device)
+            out[index[values.bool()]] = True
+            return out
         if how == "first":
             order = torch.arange(len(index), device=index.device)
-            first = torch.full((m,), len(index), device=index.device).scatter_reduce_(0, index, order, "amin")
+            first = torch.full((self.num_elements,), len(index), device=index.device)
+            first.scatter_reduce_(0, index, order, "amin")
             if bool((first == len(index)).any()):
                 raise ValueError("reduce('first'): an element has no point")
             return values[first]
-        return self._majority(values, index, ignore)
+        if how == "majority":
+            return self._majority(values, index, ignore)
+        raise ValueError(f"unknown reduction {how!r}")
+
+    def _mean(self, values: Tensor, index: Tensor) -> Tensor:
+        dtype = torch.float32 if values.dtype in (torch.float16, torch.bfloat16) else values.dtype
+        total = values.new_zeros(self.num_elements, *values.shape[1:], dtype=dtype)
+        total = total.index_add(0, index, values.to(dtype))
+        count = torch.bincount(index, minlength=self.num_elements).clamp(min=1).to(dtype)
+        return (total / count.reshape(-1, *[1] * (values.dim() - 1))).to(values.dtype)
 
     def _majority(self, label: Tensor, index: Tensor, ignore: int | None) -> Tensor:
         if ignore is not None:
             voting = label != ignore
             label, index = label[voting], index[voting]
-        fill = ignore if ignore is not None else 0
-        if not len(label):
-            return torch.full((self.num_elements,), fill, dtype=label.dtype, device=label.device)
-        classes = int(label.max()) + 1
-        votes = torch.bincount(index * classes + label.long(), minlength=self.num_elements * classes)
-        votes = votes.reshape(self.num_elements, classes)
-        most, winner = votes.max(1)  # CPU and CUDA may break ties differently, so take the first maximum explicitly
-        winner = (votes == most[:, None]).to(torch.uint8).argmax(1)
-        return torch.where(most > 0, winner, fill).to(label.dtype)
+        out = torch.full((self.num_elements,), ignore or 0, dtype=label.dtype, device=label.device)
+        out[index] = label  # some vote of each element: right wherever its points agree, which is nearly everywhere
+        disputed = torch.zeros(self.num_elements, dtype=torch.bool, device=label.device)
+        disputed[index[out[index] != label]] = True
+        counted = disputed[index]
+        label, index = label[counted].long(), index[counted]
+        if len(label):
+            classes = int(label.max()) + 1
+            ballots, votes = torch.unique(index * classes + label, return_counts=True)
+            element, label = ballots // classes, ballots % classes
+            # most votes first, then the smaller label, as one number: the same on every device
+            rank = votes * classes + (classes - 1 - label)
+            best = torch.zeros(self.num_elements, dtype=torch.int64, device=label.device)
+            best.scatter_reduce_(0, element, rank, "amax")
+            winner = classes - 1 - best % classes
+            out = torch.where(disputed, winner.to(out.dtype), out)
+        return out

@@ -6,13 +6,15 @@ import difflib
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from ssl3d.data.errors import UsageError
-from ssl3d.models.backbones.base import Backbone
 from ssl3d.models.config import Params
+
+if TYPE_CHECKING:
+    from ssl3d.models.backbones.base import Backbone
 
 GROUP = "ssl3d.backbones"
 
@@ -25,7 +27,7 @@ _OWN = {
 
 
 def list_backbones() -> list[str]:
-    """Names of all backbones, without importing any."""
+    """Names of all backbones; imports none of them, nor torch."""
     return sorted({*_OWN, *(entry.name for entry in entry_points(group=GROUP))})
 
 

@@ -64,15 +64,16 @@ class _Convolution(torch.autograd.Function):
                 torch.mm(features.t(), grad, out=grad_weight[k])
         longest = max((len(p.source) for p in kernel_map.pairs), default=0)
         rows_in, rows_out = features.new_empty(longest, weight.shape[1]), grad.new_empty(longest, weight.shape[2])
+        scatter = None if grad_features is None else _Scatter(rows_in, grad_features)
         for pair in kernel_map.pairs:
             n = len(pair.source)
             grad_rows = torch.index_select(grad, 0, pair.target, out=rows_out[:n])
             if grad_weight is not None:
                 feature_rows = torch.index_select(features, 0, pair.source, out=rows_in[:n])
                 torch.mm(feature_rows.t(), grad_rows, out=grad_weight[pair.offset])
-            if grad_features is not None:
-                product = torch.mm(grad_rows, weight[pair.offset].t(), out=rows_in[:n])
-                _scatter_add(product, pair.source, pair.source_array, grad_features)
+            if scatter is not None:
+                torch.mm(grad_rows, weight[pair.offset].t(), out=rows_in[:n])
+                scatter(pair.source, pair.source_array)
         return None if grad_features is None else grad_features.to(features.dtype), grad_weight, None
 
 
@@ -83,11 +84,12 @@ def _product(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         _mm(features, weight[kernel_map.identity], out)
     longest = max((len(p.source) for p in kernel_map.pairs), default=0)
     rows_in, rows_out = features.new_empty(longest, weight.shape[1]), features.new_empty(longest, weight.shape[2])
+    scatter = _Scatter(rows_out, out)
     for pair in kernel_map.pairs:
         n = len(pair.source)
         gathered = torch.index_select(features, 0, pair.source, out=rows_in[:n])
-        product = torch.mm(gathered, weight[pair.offset], out=rows_out[:n])
-        _scatter_add(product, pair.target, pair.target_array, out)
+        torch.mm(gathered, weight[pair.offset], out=rows_out[:n])
+        scatter(pair.target, pair.target_array)
     return out.to(features.dtype)
 
 
@@ -105,10 +107,22 @@ def _mm(a: Tensor, b: Tensor, out: Tensor) -> None:
         out.copy_(torch.mm(a, b))
 
 
-def _scatter_add(values: Tensor, rows: Tensor, rows_array: Any, out: Tensor) -> None:
-    if rows_array is not None and values.dtype in _NUMBA_TYPES:
-        from ssl3d.models.sparse import maps_numba
+class _Scatter:
+    """Adds rows of one work buffer to rows of ``out``: numba on the CPU (no call overhead per kernel offset beyond its
+    own), ``index_add_`` elsewhere and for the half types."""
 
-        maps_numba.scatter_add(values.detach().numpy(), rows_array, out.detach().numpy())
-    else:
-        out.index_add_(0, rows, values.to(out.dtype))
+    def __init__(self, values: Tensor, out: Tensor) -> None:
+        self.values, self.out = values, out
+        self.arrays: Any = None
+        if values.device.type == "cpu" and values.dtype in _NUMBA_TYPES:
+            from ssl3d.models.sparse import maps_numba
+
+            self.add = maps_numba.scatter_add
+            self.arrays = values.numpy(), out.numpy()
+
+    def __call__(self, rows: Tensor, rows_array: Any) -> None:
+        """``out[rows[i]] += values[i]`` for the first ``len(rows)`` rows of the buffer; ``rows`` are unique."""
+        if self.arrays is not None:
+            self.add(self.arrays[0], rows_array, self.arrays[1])
+        else:
+            self.out.index_add_(0, rows, self.values[: len(rows)].to(self.out.dtype))
