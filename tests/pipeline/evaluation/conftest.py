@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from ssl3d.data.scan import IGNORE, View
+from ssl3d.data.spec import load_spec
 from ssl3d.models.backbones.base import Backbone, Inputs, InputSpec, Levels, Segmenter, collate_points
 from ssl3d.models.config import Params
 from ssl3d.models.elements import ElementMap
+from ssl3d.pipeline.dataset import PreparedDataset
 from ssl3d.pipeline.evaluation.confusion import Confusion
 from ssl3d.pipeline.evaluation.result import EvalResult
+from ssl3d.pipeline.evaluation.subject import Subject
+from ssl3d.pipeline.stages.prepare import PrepareParams, prepare
+from ssl3d.pipeline.workspace import Workspace
 
-ANCHORS = np.array([[0, 0, 0], [10, 0, 0], [0, 10, 0], [10, 10, 0]], np.float32)
+ANCHORS = np.array([[x, y, 0] for x in (0, 10, 20, 30, 40) for y in (0, 10, 20, 30)], np.float32)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,16 +82,18 @@ class GridBackbone(Backbone):
 
 @pytest.fixture
 def make_segmenter() -> Callable[..., Segmenter]:
-    def make(size: float = 0.5, reach: float = 1e6, cuts: Sequence[tuple[float, float]] = ()) -> Segmenter:
-        return Segmenter(GridBackbone(size, reach, cuts), len(ANCHORS))
+    def make(
+        size: float = 0.5, reach: float = 1e6, cuts: Sequence[tuple[float, float]] = (), classes: int = 4
+    ) -> Segmenter:
+        return Segmenter(GridBackbone(size, reach, cuts), classes)
 
     return make
 
 
 @pytest.fixture
 def nearest_anchor() -> Callable[[np.ndarray], np.ndarray]:
-    def nearest(points: np.ndarray) -> np.ndarray:
-        return np.linalg.norm(points[:, None] - ANCHORS, axis=2).argmin(1).astype(np.uint8)
+    def nearest(points: np.ndarray, classes: int = 4) -> np.ndarray:
+        return np.linalg.norm(points[:, None] - ANCHORS[:classes], axis=2).argmin(1).astype(np.uint8)
 
     return nearest
 
@@ -97,7 +105,7 @@ def make_view() -> Callable[..., View]:
     def make(n: int, seed: int = 0, index: int = 0, scan_id: str = "08/000000") -> View:
         rng = np.random.default_rng(seed)
         offset = rng.uniform(-4.4, 4.4, (n, 3)).astype(np.float32)
-        points = ANCHORS[rng.integers(0, len(ANCHORS), n)] + offset
+        points = ANCHORS[rng.integers(0, 4, n)] + offset
         rows = np.stack([np.full(n, index), np.arange(n)], axis=1).astype(np.int64)
         return View(points, {}, rows, np.full(n, IGNORE, np.uint8), scan={"scan_id": scan_id})
 
@@ -132,5 +140,74 @@ def make_result() -> Callable[..., EvalResult]:
             "key": "k",
         }
         return EvalResult(**{**facts, **changes})
+
+    return make
+
+
+CALIB = "".join(f"P{i}: 7 0 6 0 0 7 2 0 0 0 1 0\n" for i in range(4)) + "Tr: 0 -1 0 0 0 0 -1 0 1 0 0 0\n"
+FRAMES = {"00": 2, "08": 66, "11": 3}  # 66 frames are two units of work
+
+
+@pytest.fixture(scope="session")
+def kitti_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SemanticKITTI layout with few points a scan, labels of every raw id, instance ids in the upper half word."""
+    root = tmp_path_factory.mktemp("kitti")
+    rng = np.random.default_rng(0)
+    raw_ids = np.array(sorted(load_spec("semantickitti").learning_map), np.uint32)
+    for sequence, count in FRAMES.items():
+        folder = root / "dataset" / "sequences" / sequence
+        (folder / "velodyne").mkdir(parents=True)
+        (folder / "labels").mkdir()
+        (folder / "calib.txt").write_text(CALIB)
+        (folder / "poses.txt").write_text("1 0 0 0 0 1 0 0 0 0 1 0\n" * count)
+        (folder / "times.txt").write_text("".join(f"{i / 10}\n" for i in range(count)))
+        for frame in range(count):
+            n = int(rng.integers(50, 80))
+            nearest = rng.integers(0, 19, n)
+            points = np.c_[ANCHORS[nearest] + rng.uniform(-4.4, 4.4, (n, 3)), rng.random(n)].astype("<f4")
+            if frame == 1:
+                points[7, 0] = np.nan
+            points.tofile(folder / "velodyne" / f"{frame:06d}.bin")
+            if sequence != "11":
+                right = np.array([load_spec("semantickitti").learning_map_inv[int(i)] for i in nearest], np.uint32)
+                raw = np.where(rng.random(n) < 0.6, right, rng.choice(raw_ids, n))
+                raw[np.isnan(points[:, 0])] = 0  # prepare ignores the label of such a point anyway
+                (raw | rng.integers(0, 9, n) << 16).astype("<u4").tofile(folder / "labels" / f"{frame:06d}.label")
+        if sequence == "11":
+            (folder / "labels").rmdir()
+    return root
+
+
+@pytest.fixture(scope="session")
+def prepared(kitti_root: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    workspace = Workspace.open(tmp_path_factory.mktemp("workspace"))
+    prepare(workspace, "semantickitti", kitti_root, PrepareParams(allow_partial=True))
+    return PreparedDataset(workspace.dataset())
+
+
+@pytest.fixture
+def make_subject(tmp_path: Path, make_segmenter: Callable[..., Segmenter]) -> Callable[..., Subject]:
+    """The anchor network as a trained run; ``calls`` collects the device of every time that it is loaded."""
+
+    def make(calls: list[str] | None = None, reach: float = 1e6, **changes: Any) -> Subject:
+        def load(device: str) -> Segmenter:
+            if calls is not None:
+                calls.append(device)
+            return make_segmenter(classes=19, reach=reach)
+
+        facts: dict[str, Any] = {
+            "run": "a-run",
+            "method": "supervised",
+            "backbone": "grid",
+            "split": "1pct",
+            "seed": 0,
+            "checkpoint": "last",
+            "digest": "1234",
+            "classes": load_spec("semantickitti").classes,
+            "folder": tmp_path / "a-run",
+            "step": lambda: 7,
+            "load": load,
+        }
+        return Subject(**{**facts, **changes})
 
     return make

@@ -1,0 +1,202 @@
+"""Evaluates a network on every original point of a subset; may be killed at any time, and goes on with the next unit.
+
+The result lies in the run: ``eval/<subset>-<checkpoint>.json`` holds the counts, so that every protocol can be applied
+later without the network. It is believed only while checkpoint, prepared data and list of scans are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from ssl3d.data.errors import DataError, UsageError
+from ssl3d.pipeline.dataset import PreparedDataset, ScanRef
+from ssl3d.pipeline.evaluation.confusion import Confusion
+from ssl3d.pipeline.evaluation.result import EvalResult
+from ssl3d.pipeline.evaluation.subject import Subject, predicting
+from ssl3d.pipeline.files import digest_value, read_json, remove_tree, write_json, writing
+from ssl3d.pipeline.progress import Progress, Silent
+
+VERSION = 1
+"""Raised when the same network would give other counts: old results become stale."""
+
+
+def evaluate(
+    dataset: PreparedDataset,
+    subject: Subject,
+    *,
+    subset: str = "val",
+    device: str = "cpu",
+    jobs: int = 1,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+) -> EvalResult:
+    """The counts of ``subject`` on the labeled scans of ``subset``: computed, or from disk while nothing changed.
+
+    Args:
+        subset: ``val`` (or ``train``).
+        device: where the network computes.
+        jobs: threads of the network; above 1, one more thread reads ahead.
+        overwrite: computes again in any case.
+
+    Raises:
+        UsageError: the subset has no scans, or none with labels.
+        DataError: the run was trained for other classes, or labels do not fit a scan.
+    """
+    progress = progress or Silent()
+    subject.check_classes(dataset)
+    scans = labeled_scans(dataset, subset, progress)
+    path = result_path(subject, subset)
+    key = result_key(dataset, subject, scans)
+    with dataset.handle.workspace.lock(f"eval-{subject.run}", progress):
+        cached = EvalResult.load(path)
+        if cached is not None and cached.key == key and not overwrite:
+            return cached
+        if cached is not None and not overwrite:
+            progress.say(
+                f"{subject.run}: the checkpoint or the data changed since its last evaluation: evaluating again"
+            )
+        with writing(path.parent):
+            partial = _partial_folder(path, key, overwrite)
+            counting = _Counting(dataset, scans, partial, progress, subject.run)
+            confusion = counting.run(subject, device, jobs)
+            result = _result(subject, dataset, subset, confusion, len(scans), key)
+            result.save(path)
+            remove_tree(partial.parent)
+    return result
+
+
+def cached_result(dataset: PreparedDataset, subject: Subject, subset: str = "val") -> EvalResult | None:
+    """The result on disk while it is up to date, else None. Computes nothing."""
+    scans = [scan for scan in dataset.subset(subset) if scan.labelled]
+    found = EvalResult.load(result_path(subject, subset))
+    return found if found is not None and found.key == result_key(dataset, subject, scans) else None
+
+
+def result_path(subject: Subject, subset: str) -> Path:
+    return subject.folder / "eval" / f"{subset}-{subject.checkpoint}.json"
+
+
+def result_key(dataset: PreparedDataset, subject: Subject, scans: Sequence[ScanRef]) -> str:
+    """Digest of all that the counts depend on."""
+    listed = [[scan.scan_id, scan.num_points] for scan in scans]
+    return digest_value([VERSION, subject.digest, dataset.product.key, dataset.product.content, listed])
+
+
+def labeled_scans(dataset: PreparedDataset, subset: str, progress: Progress) -> list[ScanRef]:
+    """The scans of ``subset`` that have labels; says how many have none. ``UsageError`` when nothing is left."""
+    scans = dataset.subset(subset)
+    if not scans:
+        counts = {name: len(dataset.subset(name)) for name in ("train", "val", "test")}
+        there = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        raise UsageError(
+            f"the dataset '{dataset.name}' has no {subset} scans",
+            where={"scans": there},
+            hint="choose another subset with --subset, or prepare the sequences of this one",
+        )
+    labeled = [scan for scan in scans if scan.labelled]
+    if not labeled:
+        raise UsageError(
+            f"the {subset} scans of '{dataset.name}' have no labels: there is nothing to compare with",
+            hint="write predictions for the benchmark's server: ssl3d predict RUN --format semantickitti --out DIR",
+        )
+    if len(labeled) < len(scans):
+        progress.say(f"{len(scans) - len(labeled)} of {len(scans)} {subset} scans have no labels and are left out")
+    return labeled
+
+
+class _Counting:
+    """The counts of a list of scans, one unit after the other; finished units are kept in ``folder``."""
+
+    def __init__(
+        self, dataset: PreparedDataset, scans: Sequence[ScanRef], folder: Path, progress: Progress, name: str
+    ) -> None:
+        self.dataset = dataset
+        self.units = {unit: list(group) for unit, group in groupby(scans, key=lambda scan: scan.unit)}
+        self.folder = folder
+        self.progress = progress
+        self.name = name
+
+    def run(self, subject: Subject, device: str, jobs: int) -> Confusion:
+        total = Confusion(self.dataset.spec.num_classes)
+        pending: list[ScanRef] = []
+        count = sum(map(len, self.units.values()))
+        with self.progress.task(f"evaluate {self.name}", total=count, unit="scan") as task:
+            for unit, scans in self.units.items():
+                if (kept := self._kept(unit)) is None:
+                    pending += scans
+                else:
+                    total.merge(kept)
+                    task.advance(len(scans))
+            if not pending:
+                return total
+            source, truth = self.dataset.source(), self.dataset.truth()
+            part = Confusion(self.dataset.spec.num_classes)
+            with predicting(subject, device, jobs) as predictor:
+                for scan, label in predictor.labels(pending, lambda scan: source.view(scan.index)):
+                    target = truth.label(scan.index)
+                    if len(target) != len(label):
+                        raise DataError(
+                            f"the scan has {len(label)} points and {len(target)} labels",
+                            where={"scan": scan.scan_id},
+                            hint="prepare the dataset again",
+                        )
+                    part.add(label, target)
+                    task.advance()
+                    if scan is self.units[scan.unit][-1]:
+                        write_json(self._path(scan.unit), part.to_json(), indent=None)
+                        total.merge(part)
+                        part = Confusion(self.dataset.spec.num_classes)
+        return total
+
+    def _path(self, unit: str) -> Path:
+        return self.folder / f"{unit}.json"
+
+    def _kept(self, unit: str) -> Confusion | None:
+        """The counts of a finished unit; None when it has none, or they are damaged (and then says so)."""
+        if not self._path(unit).exists():
+            return None
+        try:
+            kept = Confusion.from_json(read_json(self._path(unit)) or {})
+        except (KeyError, ValueError, TypeError):
+            kept = None
+        expected = sum(scan.num_points for scan in self.units[unit])
+        if kept is None or kept.num_classes != self.dataset.spec.num_classes or kept.points != expected:
+            self.progress.say(f"the counts of {unit} are damaged: counting again")
+            return None
+        return kept
+
+
+def _partial_folder(path: Path, key: str, overwrite: bool) -> Path:
+    """Where the finished units of this very evaluation are kept; those of another checkpoint or data are removed."""
+    wanted = path.with_suffix(".partial") / key[:12]
+    if wanted.parent.exists():
+        for other in wanted.parent.iterdir():
+            if overwrite or other != wanted:
+                remove_tree(other)
+    wanted.mkdir(parents=True, exist_ok=True)
+    return wanted
+
+
+def _result(
+    subject: Subject, dataset: PreparedDataset, subset: str, confusion: Confusion, scans: int, key: str
+) -> EvalResult:
+    spec = dataset.spec
+    return EvalResult(
+        run=subject.run,
+        method=subject.method,
+        backbone=subject.backbone,
+        dataset=dataset.name,
+        split=subject.split,
+        seed=subject.seed,
+        subset=subset,
+        checkpoint=subject.checkpoint,
+        step=subject.step(),
+        classes=spec.classes,
+        colors=tuple("#{:02x}{:02x}{:02x}".format(*color) for color in spec.colors.tolist()),
+        tail=spec.tail,
+        confusion=confusion,
+        scans=scans,
+        key=key,
+    )

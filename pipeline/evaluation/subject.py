@@ -1,0 +1,68 @@
+"""What is evaluated: a trained network, and what a report says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssl3d.data.errors import DataError
+from ssl3d.pipeline.dataset import PreparedDataset
+
+if TYPE_CHECKING:
+    from ssl3d.models.backbones.base import Segmenter
+    from ssl3d.pipeline.evaluation.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained network.
+
+    Attributes:
+        run, method, backbone, split, seed: see ``EvalResult``.
+        checkpoint: ``last`` (or what ``best`` was selected on).
+        digest: of the checkpoint; another digest makes results stale.
+        classes: names of the classes that it was trained for, in order.
+        folder: of the run; results are kept in its ``eval/``.
+        step: the optimizer steps of the checkpoint; only called when something has to be computed, as is
+        load: device -> the network.
+    """
+
+    run: str
+    method: str
+    backbone: str
+    split: str
+    seed: int
+    checkpoint: str
+    digest: str
+    classes: tuple[str, ...]
+    folder: Path
+    step: Callable[[], int]
+    load: Callable[[str], Segmenter]
+
+    def check_classes(self, dataset: PreparedDataset) -> None:
+        """Raises ``DataError`` when the network was trained for other classes than the dataset has."""
+        if self.classes != dataset.spec.classes:
+            raise DataError(
+                f"the run knows {len(self.classes)} classes, the dataset '{dataset.name}' has "
+                f"{dataset.spec.num_classes}, or the same in another order",
+                where={"run": self.run, "dataset": dataset.name},
+                hint="evaluate it on the dataset that it was trained on, prepared with the same --classes",
+            )
+
+
+@contextmanager
+def predicting(subject: Subject, device: str, jobs: int) -> Iterator[Predictor]:
+    """The predictor of ``subject``, with ``jobs`` threads for the network while the block lasts."""
+    import torch
+
+    from ssl3d.pipeline.evaluation.predictor import Predictor
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, jobs))
+    try:
+        yield Predictor(subject.load(device), device, prefetch=jobs > 1 or device != "cpu")
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,229 @@
+"""Writes predictions in the layout that a benchmark's own tools read."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssl3d.data.errors import UsageError
+from ssl3d.data.spec import DatasetSpec
+from ssl3d.pipeline.dataset import PreparedDataset, ScanRef
+from ssl3d.pipeline.evaluation.subject import Subject, predicting
+from ssl3d.pipeline.files import read_json, write_json, writing
+from ssl3d.pipeline.progress import Progress, Silent
+
+MANIFEST = "ssl3d_predict.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionFormat:
+    """How one scan is written.
+
+    Attributes:
+        path: scan -> path below the output folder.
+        encode: (n,) uint8 classes, spec -> the bytes of the file.
+        size: number of points -> number of bytes, by which a finished file is recognized.
+    """
+
+    path: Callable[[ScanRef], PurePosixPath]
+    encode: Callable[[npt.NDArray[np.uint8], DatasetSpec], bytes]
+    size: Callable[[int], int]
+
+
+def _kitti_path(scan: ScanRef) -> PurePosixPath:
+    return PurePosixPath("sequences", scan.sequence, "predictions", scan.scan_id.split("/")[1] + ".label")
+
+
+def _kitti_bytes(label: npt.NDArray[np.uint8], spec: DatasetSpec) -> bytes:
+    """uint32 little-endian original ids; merged classes are written as the static one."""
+    return spec.to_raw(label).astype("<u4").tobytes()
+
+
+FORMATS: dict[str, PredictionFormat] = {
+    "semantickitti": PredictionFormat(_kitti_path, _kitti_bytes, lambda points: 4 * points),
+}
+"""By the name typed after ``--format``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictResult:
+    """What ``predict`` did: files written now, files kept from before, points in both, subsets covered."""
+
+    out: Path
+    written: int
+    kept: int
+    points: int
+    subsets: tuple[str, ...]
+
+
+def predict(
+    dataset: PreparedDataset,
+    subject: Subject,
+    out: Path,
+    *,
+    format: str = "semantickitti",
+    subsets: Sequence[str] | None = None,
+    device: str = "cpu",
+    jobs: int = 1,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+) -> PredictResult:
+    """Writes a file for every scan of the subsets, each whole or not at all.
+
+    Args:
+        out: folder for the layout, outside the dataset. Files of the same checkpoint that it already holds are kept.
+        format: name in ``FORMATS``.
+        subsets: ``train``, ``val``, ``test``; None for ``val`` and ``test`` as far as they have scans.
+        overwrite: replaces the predictions of another run or checkpoint.
+
+    Raises:
+        UsageError: unknown format, no such scans, ``out`` is inside the dataset or holds other predictions.
+        DataError: the run was trained for other classes.
+    """
+    progress = progress or Silent()
+    writer = _format(format)
+    subject.check_classes(dataset)
+    names, scans = _chosen(dataset, subsets)
+    out = out.expanduser().absolute()
+    _refuse_dataset(out, dataset)
+    with dataset.handle.workspace.lock(f"predict-{subject.run}", progress), writing(out):
+        files = {name: [writer.path(scan) for scan in scans if scan.subset == name] for name in names}
+        with _usable(out):
+            _begin(out, _identity(dataset, subject, format), files, overwrite)
+        kept = [scan for scan in scans if _finished(out / writer.path(scan), writer.size(scan.num_points))]
+        done = {scan.index for scan in kept}
+        pending = [scan for scan in scans if scan.index not in done]
+        with progress.task(f"predict {subject.run}", total=len(scans), unit="scan") as task:
+            task.advance(len(kept))
+            if pending:
+                source = dataset.source()
+                with predicting(subject, device, jobs) as predictor:
+                    for scan, label in predictor.labels(pending, lambda scan: source.view(scan.index)):
+                        _write(out / writer.path(scan), writer.encode(label, dataset.spec))
+                        task.advance()
+    return PredictResult(out, len(pending), len(kept), sum(scan.num_points for scan in scans), names)
+
+
+def _format(name: str) -> PredictionFormat:
+    if name not in FORMATS:
+        near = get_close_matches(name, FORMATS, n=1)
+        raise UsageError(
+            f"there is no prediction format '{name}'",
+            hint=(f"did you mean '{near[0]}'? " if near else "") + f"Formats: {', '.join(FORMATS)}",
+        )
+    return FORMATS[name]
+
+
+def _chosen(dataset: PreparedDataset, subsets: Sequence[str] | None) -> tuple[tuple[str, ...], list[ScanRef]]:
+    names = tuple(dict.fromkeys(subsets if subsets is not None else ("val", "test")))
+    found = {name: dataset.subset(name) for name in names}
+    empty = [name for name, scans in found.items() if not scans]
+    if empty and (subsets is not None or len(empty) == len(names)):
+        there = [name for name in ("train", "val", "test") if dataset.subset(name)]
+        raise UsageError(
+            f"the dataset '{dataset.name}' has no {' or '.join(empty)} scans",
+            hint=f"choose with --subset from: {', '.join(there)}",
+        )
+    names = tuple(name for name in names if found[name])
+    return names, [scan for name in names for scan in found[name]]
+
+
+def _refuse_dataset(out: Path, dataset: PreparedDataset) -> None:
+    root = Path(dataset.product.manifest.identity["root"]).resolve()
+    if out.resolve() == root or root in out.resolve().parents:
+        raise UsageError(
+            "predictions are not written into the dataset's own folder",
+            where={"out": out, "dataset": root},
+            hint="choose another folder with --out DIR",
+        )
+
+
+def _identity(dataset: PreparedDataset, subject: Subject, format: str) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "format": format,
+        "run": subject.run,
+        "checkpoint": subject.checkpoint,
+        "digest": subject.digest,
+        "dataset": dataset.name,
+        "prepared": dataset.product.key,
+    }
+
+
+@contextmanager
+def _usable(out: Path) -> Iterator[None]:
+    """Says that it is ``--out`` which cannot be written; a full disk is left to ``writing``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UsageError(
+            f"predictions cannot be written here: {error.strerror}",
+            where={"out": out},
+            hint="choose another folder with --out DIR",
+        ) from error
+
+
+def _begin(
+    out: Path, identity: Mapping[str, Any], files: Mapping[str, Sequence[PurePosixPath]], overwrite: bool
+) -> None:
+    """Makes ``out`` a folder of this identity for these subsets.
+
+    A file is trusted when the manifest has the same identity and names its subset. Others are refused, or removed
+    (before the manifest claims them) with ``overwrite``.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(
+            "this is a file, predictions need a folder", where={"out": out}, hint="choose another place with --out DIR"
+        )
+    manifest = read_json(out / MANIFEST) or {}
+    same = {name: manifest.get(name) for name in identity} == dict(identity)
+    covered = set(manifest.get("subsets", ())) if same else set()
+    doubtful = [path for subset in files if overwrite or subset not in covered for path in files[subset]]
+    present = [path for path in doubtful if (out / path).exists()]
+    if not overwrite and (present or (manifest and not same)):
+        raise UsageError(
+            "the folder holds predictions of " + (_whose(manifest) if manifest and not same else "unknown origin"),
+            where={"out": out, **({"file": present[0]} if present else {})},
+            hint="choose another folder with --out DIR, or replace them with --overwrite",
+        )
+    for path in present:
+        (out / path).unlink()
+    for folder in sorted({out / path.parent for paths in files.values() for path in paths}):
+        folder.mkdir(parents=True, exist_ok=True)
+        for torn in folder.glob(".*.tmp"):  # of a killed process
+            torn.unlink(missing_ok=True)
+    write_json(out / MANIFEST, {**identity, "subsets": sorted({*files, *covered})})
+
+
+def _whose(manifest: Mapping[str, Any]) -> str:
+    return f"another run or checkpoint (run '{manifest.get('run')}', dataset '{manifest.get('dataset')}')"
+
+
+def _finished(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except FileNotFoundError:
+        return False
+
+
+def _write(path: Path, data: bytes) -> None:
+    # Not "<name>.label.tmp": the official evaluator takes every file with ".label" in its name.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
