@@ -27,19 +27,19 @@ def lovasz_softmax(probabilities: Tensor, target: Tensor) -> Tensor:
     p = p if p.dtype == torch.float64 else p.float()
     if not len(y):
         return p.sum()
-    # all present classes at once, one column each; equal errors keep the row order, so that runs are reproducible
+    # all present classes at once, one row each; equal errors keep their order, so that runs are reproducible
     present = torch.unique(y)
-    member = (y[:, None] == present[None]).to(p.dtype)
-    errors, order = (member - p[:, present]).abs().sort(0, descending=True, stable=True)
+    member = (present[:, None] == y[None]).to(p.dtype)
+    errors, order = torch.sort((member - p.t()[present]).abs(), dim=1, descending=True, stable=True)
     with torch.no_grad():
-        gradient = _jaccard_gradient(member.gather(0, order))
-    return (errors * gradient).sum(0).mean()
+        gradient = _jaccard_gradient(member.gather(1, order))
+    return (errors * gradient).sum(1).mean()
 
 
 def _jaccard_gradient(member: Tensor) -> Tensor:
-    """(M, K) sorted membership per class -> the increments J_i - J_{i-1}."""
-    exact = member.double()  # counts over 2^24 rows and differences of near-equal numbers
-    total = exact.sum(0)
-    jaccard = 1 - (total - exact.cumsum(0)) / (total + (1 - exact).cumsum(0))
-    jaccard[1:] = jaccard[1:] - jaccard[:-1]
+    """(K, M) sorted membership per class -> the increments J_i - J_{i-1}."""
+    exact = member.double()  # differences of near-equal numbers
+    total = exact.sum(1, keepdim=True)
+    jaccard = 1 - (total - exact.cumsum(1)) / (total + (1 - exact).cumsum(1))
+    jaccard[:, 1:] = jaccard[:, 1:] - jaccard[:, :-1]
     return jaccard.to(member.dtype)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ssl3d.data.errors import DataError
+from ssl3d.data.scan import IGNORE, View
+from ssl3d.models.backbones.voxels import VoxelInputSpec
+
+MakeView = Callable[..., View]
+
+
+def test_voxels_of_a_batch(make_view: MakeView) -> None:
+    views = [make_view(0, 300), make_view(1, 200, 1)]
+    spec = pickle.loads(pickle.dumps(VoxelInputSpec(0.5, clip=((-8, 8), (-8, 8), (-5, 5)))))
+    inputs = spec.prepare(views)
+    assert inputs.coordinates.dtype == torch.int32 and inputs.features.dtype == torch.float32
+    assert inputs.view_offsets.tolist() == [0, 300, 500]
+    points = np.concatenate([v.points for v in views])
+    row = inputs.elements.point_to_element.numpy()
+    inside = (np.abs(points[:, :2]) <= 8).all(1)
+    assert np.array_equal(row >= 0, inside) and not inside.all()
+    expected = np.floor(points.astype(np.float64) / 0.5)[inside]
+    coordinates = inputs.coordinates[row[inside]].numpy()
+    assert np.array_equal(coordinates[:, 1:], expected)
+    assert np.array_equal(coordinates[:, 0], np.repeat([0, 1], [300, 200])[inside])
+    assert inputs.features.shape == (len(inputs.coordinates), 4)
+    for m in (0, len(inputs.coordinates) - 1):
+        np.testing.assert_allclose(inputs.features[m, :3], points[row == m].mean(0), rtol=1e-5)
+    intensity = np.concatenate([v.features["intensity"] for v in views])
+    np.testing.assert_allclose(inputs.features[0, 3], intensity[row == 0].mean(), rtol=1e-5)
+    target = spec.labels(inputs, inputs.label)
+    assert target.shape == (len(inputs.coordinates),) and target.dtype == torch.int64
+    hidden = spec.labels(inputs, torch.full_like(inputs.label, IGNORE))
+    assert hidden.unique().tolist() == [IGNORE]
+
+
+def test_batches_are_picklable_and_share_their_maps(make_view: MakeView) -> None:
+    inputs = pickle.loads(pickle.dumps(VoxelInputSpec(0.5).prepare([make_view()])))
+    assert inputs.sites() is inputs.sites()
+    assert inputs.to("cpu").sites() is inputs.sites()
+    assert inputs.to("meta").coordinates.device.type == "meta"
+
+
+def test_bad_views(make_view: MakeView) -> None:
+    view = make_view(0, 10)
+    with pytest.raises(DataError, match="'color'"):
+        VoxelInputSpec(0.5, ("xyz", "color")).prepare([view])
+    with pytest.raises(ValueError, match="no view of this batch has a point within"):
+        VoxelInputSpec(0.5, clip=((50, 60), (0, 1), (0, 1))).prepare([view])
+    empty = view.select(np.zeros(10, bool))
+    with pytest.raises(ValueError, match="has a point"):
+        VoxelInputSpec(0.5).prepare([empty])
+    both = VoxelInputSpec(0.5).prepare([empty, view])  # an empty cloud beside another is no error
+    assert both.coordinates[:, 0].unique().tolist() == [1]
+
+
+def test_points_that_are_not_finite_belong_to_no_voxel(make_view: MakeView) -> None:
+    view = make_view(0, 10)
+    broken = view.points.copy()
+    broken[3, 1] = np.nan
+    inputs = VoxelInputSpec(0.5).prepare([replace(view, points=broken)])
+    assert (inputs.elements.point_to_element < 0).nonzero().flatten().tolist() == [3]
+    assert bool(inputs.features.isfinite().all())
