@@ -28,6 +28,10 @@ class StepClock:
         self.seconds = dict.fromkeys(SECTIONS, 0.0) | (before or {})
         self._earlier = dict(self.seconds)
         self._pending: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+        self.start()
+
+    def start(self) -> None:
+        """This session begins now."""
         self._start = time.perf_counter()
 
     @contextmanager

@@ -81,15 +81,15 @@ def plan_threads(jobs: int, workers: int | None) -> tuple[int, int]:
 
 
 @contextmanager
-def reproducible(threads: int) -> Iterator[None]:
+def reproducible(threads: int, device: torch.device) -> Iterator[None]:
     """``threads`` threads, and on the CPU only algorithms whose result does not depend on the order of threads.
 
-    On CUDA, kernels without a deterministic form run as they are (``warn_only``), which torch would announce each time.
+    On CUDA torch's own fast kernels run as they are: the last bits may differ from run to run.
     """
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.set_num_threads(threads)
-    if not torch.cuda.is_available():
+    if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:

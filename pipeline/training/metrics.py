@@ -47,7 +47,7 @@ class Window:
 
 
 def visible_miou(confusion: npt.NDArray[np.int64]) -> float | None:
-    """Mean IoU in percent over the classes with a visible label in ``confusion`` (C, C), rows = target; None if none."""
+    """Mean IoU in percent over the classes with a visible label in ``confusion`` (C, C), rows = target."""
     truth, found, hits = confusion.sum(1), confusion.sum(0), np.diag(confusion)
     present = truth > 0
     if not present.any():
@@ -64,7 +64,7 @@ class MetricsLog:
         self.folder = folder
         with writing(folder):
             self.file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-            self.board = SummaryWriter(  # type: ignore[no-untyped-call]
+            self.board = SummaryWriter(
                 str(folder / "tb"), purge_step=step + 1 if step else None, max_queue=100, flush_secs=30
             )
 
@@ -80,12 +80,12 @@ class MetricsLog:
                     self._scalar(f"training/{label}", line[name], line["step"])
 
     def _scalar(self, tag: str, value: float, step: int) -> None:
-        self.board.add_scalar(tag, value, step)  # type: ignore[no-untyped-call]
+        self.board.add_scalar(tag, value, step)
 
     def close(self) -> None:
         with writing(self.folder):
             self.file.close()
-            self.board.close()  # type: ignore[no-untyped-call]
+            self.board.close()
 
 
 __all__ = ["MetricsLog", "Window", "visible_miou"]

@@ -1,0 +1,327 @@
+"""The training loop: batches in, steps through the phases of a method, log lines and checkpoints out.
+
+Everything that decides the weights is a pure function of (config, step) or lies in the checkpoint, so that a run killed
+at any instant and resumed ends, on the CPU, with the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl3d.data.errors import DataError, Ssl3dError
+from ssl3d.data.loader import batches
+from ssl3d.models.methods.base import Method, Phase
+from ssl3d.models.methods.base import Progress as StepProgress
+from ssl3d.pipeline.progress import Progress
+from ssl3d.pipeline.training import checkpoint
+from ssl3d.pipeline.training.batches import BatchMaker, StepBatch, plain
+from ssl3d.pipeline.training.clock import Memory, StepClock
+from ssl3d.pipeline.training.config import RunConfig
+from ssl3d.pipeline.training.device import Compute
+from ssl3d.pipeline.training.metrics import MetricsLog, Window
+from ssl3d.pipeline.training.optimization import NonFiniteError, PhaseOptimizer, phase_modes
+from ssl3d.pipeline.training.run import RunDirectory
+from ssl3d.pipeline.training.status import TrainDisplay, TrainStatus
+
+SKIPPED_AT_MOST = 20
+"""This many batches in a row with nothing to train on, and the data are to blame."""
+
+
+class StopTraining(Exception):  # noqa: N818 - a request, not an error
+    """Somebody asked to stop; the checkpoint is written."""
+
+
+class TrainingLoop:
+    """One session of a run.
+
+    Args:
+        stop: asked after every step whether to stop.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        config: RunConfig,
+        method: Method,
+        compute: Compute,
+        progress: Progress,
+        display: TrainDisplay,
+        stop: Callable[[], bool],
+    ) -> None:
+        self.run, self.config, self.method, self.compute = run, config, method, compute
+        self.progress, self.display, self.stop = progress, display, stop
+        self.phases = method.phases(config.train.steps)
+        self.steps = sum(phase.steps for phase in self.phases)
+        if not 1 <= self.steps <= config.train.steps:
+            raise Ssl3dError(f"{config.method} plans {self.steps} steps of the {config.train.steps} that it has")
+        self.step = self.phase_index = self.phase_step = self.skipped = 0
+        self.window = Window(config.num_classes)
+        self.clock = StepClock(compute.device)
+        self.memory = Memory(compute.device)
+        self.optimizer: PhaseOptimizer | None = None
+        self._resumed: dict[str, Any] | None = None
+        self._status: dict[str, Any] = {"visible_miou": None, "scans_per_s": 0.0, "share": {}}
+        self._pace: float | None = None
+
+    # ------------------------------------------------------------ resuming
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Goes back to where a checkpoint was written."""
+        path = self.run.checkpoints / checkpoint.LAST
+        checkpoint.load_weights(self.method, saved, self.config.num_classes, path)
+        self.step, self.phase_index, self.phase_step = saved["step"], saved["phase"], saved["phase_step"]
+        self.skipped = saved["skipped"]
+        self.window.load_state_dict(saved["window"])
+        self.clock = StepClock(self.compute.device, saved["seconds"])
+        self.memory = Memory(self.compute.device, saved["peak_memory_mb"])
+        self._resumed = saved["optimizer"]
+        self._status["visible_miou"] = saved["visible_miou"]
+        torch.set_rng_state(saved["rng"]["cpu"])
+        if self.compute.device.type == "cuda" and "cuda" in saved["rng"]:
+            torch.cuda.set_rng_state(saved["rng"]["cuda"], self.compute.device)
+
+    def state(self) -> dict[str, Any]:
+        """All that ``restore`` needs: tensors and plain containers."""
+        self.window.confusion += self.method.live.take()
+        return {
+            "schema": checkpoint.SCHEMA,
+            "method": self.config.method,
+            "backbone": self.config.backbone,
+            "num_classes": self.config.num_classes,
+            "classes": list(self.config.data.classes),
+            "model": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+            "step": self.step,
+            "phase": self.phase_index,
+            "phase_step": self.phase_step,
+            "skipped": self.skipped,
+            "rng": self._rng(),
+            "window": self.window.state_dict(),
+            "visible_miou": self._status["visible_miou"],
+            "seconds": self.clock.read(),
+            "peak_memory_mb": self.memory.peak,
+        }
+
+    def _rng(self) -> dict[str, Tensor]:
+        state = {"cpu": torch.get_rng_state()}
+        if self.compute.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.compute.device)
+        return state
+
+    def save(self) -> None:
+        """A checkpoint of this instant."""
+        checkpoint.save_last(self.run.checkpoints, self.state())
+        self._saved_at = time.monotonic()
+        self.run.write_status("running", **self._summary())
+
+    def _summary(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "steps": self.steps,
+            "seconds": self.clock.total_seconds,
+            "time_split": self.clock.read(),
+            "time_share": self.clock.share(),
+            "peak_memory_mb": self.memory.peak,
+            "peak_gpu_memory_mb": self.memory.gpu_peak(),
+            "visible_miou": self._status["visible_miou"],
+            "skipped_steps": self.skipped,
+        }
+
+    # ------------------------------------------------------------ running
+
+    def train(self, source: Iterator[StepBatch]) -> dict[str, Any]:
+        """Trains to the end and returns the summary.
+
+        Raises:
+            StopTraining: asked to; the checkpoint is written.
+            Ssl3dError: a loss that is not finite (the batch is saved), data that cannot be read, a full disk.
+        """
+        self.method.to(self.compute.device)
+        self.log = MetricsLog(self.run.path, self.step)
+        self._saved_at, self._logged_step = time.monotonic(), self.step
+        self.run.write_status("running", step=self.step, steps=self.steps, message=None)
+        try:
+            first = next(source) if self.step < self.steps else None  # the start of workers belongs to no step
+            self.clock.start()
+            self._logged_at = time.monotonic()
+            for index in range(self.phase_index, len(self.phases)):
+                if self.phases[index].steps:
+                    first = self._run_phase(index, self.phases[index], first, source)
+            self.save()
+        finally:
+            with suppress(Ssl3dError):  # a full disk is reported by what met it first
+                self.log.close()
+        return self._summary()
+
+    def _run_phase(
+        self, index: int, phase: Phase, first: StepBatch | None, source: Iterator[StepBatch]
+    ) -> StepBatch | None:
+        if index != self.phase_index:
+            self.phase_index, self.phase_step = index, 0
+        self.optimizer = PhaseOptimizer(self.config, phase, self.method, self.compute)
+        if self._resumed is not None and 0 < self.phase_step < phase.steps:
+            self.optimizer.load_state_dict(self._resumed)
+        self._resumed = None
+        with phase_modes(self.method, phase, self.optimizer.parameters):
+            while self.phase_step < phase.steps:
+                begun = time.perf_counter()
+                with self.clock.section("data"):
+                    batch = first or next(source)
+                first = None
+                rate = self._one_step(phase, batch, self.optimizer)
+                self.phase_step += 1
+                self.step += 1
+                self._after_step(phase, rate, batch, time.perf_counter() - begun)
+        return first
+
+    def _one_step(self, phase: Phase, batch: StepBatch, optimizer: PhaseOptimizer) -> float:
+        rate = optimizer.set_rate(self.phase_step)
+        if batch.groups is None:
+            self._skip(batch)
+            return rate
+        with self.clock.section("to_device"):
+            groups = batch.to(self.compute.device)
+        now = StepProgress(self.phase_step, phase.steps, self.phase_index, self.step, self.steps)
+        rng, sums = self._rng(), dict[str, float]()
+        try:
+            losses_of = self.method.step(groups, now)
+            while True:
+                with self.clock.section("forward"), self.compute.autocast():
+                    losses = next(losses_of, None)
+                    if losses is None:
+                        break
+                    total, values = _summed(losses)
+                for name, value in values.items():
+                    sums[name] = sums.get(name, 0.0) + value
+                optimizer.apply(total, self.clock)
+            self.method.after_step(now)
+        except NonFiniteError as error:
+            raise self._not_finite(error, batch, rng, rate) from error
+        except torch.cuda.OutOfMemoryError as error:
+            raise Ssl3dError(
+                "the GPU has not enough memory for a step",
+                where={"step": self.step, "scans": ", ".join(batch.scans)},
+                hint="make smaller batches (--set train.batch=1), or thin large scans (--set train.max_points=80000)",
+            ) from error
+        self.window.add(sums)
+        return rate
+
+    def _skip(self, batch: StepBatch) -> None:
+        """A batch that batch norm cannot train on: the step counts, no weight moves."""
+        self.skipped += 1
+        if self.skipped <= 3:
+            self.progress.say(f"step {self.step} is skipped: {batch.why} (scans {', '.join(batch.scans)})")
+        if self.skipped >= SKIPPED_AT_MOST and self.skipped > self.step // 2:
+            raise DataError(
+                f"{self.skipped} of {self.step + 1} batches hold nothing to train on: {batch.why}",
+                where={"scans": ", ".join(batch.scans)},
+                hint="check the scans, the clip range of the backbone and train.max_points",
+            )
+
+    # ------------------------------------------------------------ after a step
+
+    def _after_step(self, phase: Phase, rate: float, batch: StepBatch, seconds: float) -> None:
+        self._pace = seconds if self._pace is None else 0.9 * self._pace + 0.1 * seconds
+        resident = self.memory.resident()
+        shown = self.window.means()
+        if self.step % self.config.train.log_every == 0 or self.step == self.steps:
+            self._write_line(rate, resident, len(batch.scans))
+        self.display.update(
+            TrainStatus(
+                run=self.run.name,
+                phase=phase.name,
+                step=self.step,
+                steps=self.steps,
+                lr=rate,
+                losses=shown,
+                visible_miou=self._status["visible_miou"],
+                scans_per_s=self._status["scans_per_s"] or len(batch.scans) / seconds,
+                eta_s=(self.steps - self.step) * self._pace,
+                memory_mb=resident,
+                gpu_memory_mb=self.memory.gpu_peak(),
+                time_share=self._status["share"],
+            )
+        )
+        stopping = self.stop() and self.step < self.steps
+        due = self.step % self.config.train.checkpoint_every == 0
+        late = time.monotonic() - self._saved_at > 60 * self.config.train.checkpoint_minutes
+        if stopping or ((due or late) and self.step < self.steps):
+            self.save()
+        if stopping:
+            raise StopTraining
+
+    def _write_line(self, rate: float, resident: float, scans: int) -> None:
+        self.window.confusion += self.method.live.take()
+        now = time.monotonic()
+        speed = (self.step - self._logged_step) * scans / max(now - self._logged_at, 1e-9)
+        self._status = {
+            "visible_miou": self.window.visible_miou(),
+            "scans_per_s": speed,
+            "share": self.clock.share(),
+        }
+        self.log.write(
+            {
+                "step": self.step,
+                "losses": self.window.means(),
+                "lr": rate,
+                "visible_miou": self._status["visible_miou"],
+                "scans_per_s": round(speed, 3),
+                "seconds": round(self.clock.total_seconds, 3),
+                "memory_mb": round(resident, 1),
+                "gpu_memory_mb": self.memory.gpu_peak(),
+                "time_share": {name: round(value, 4) for name, value in self._status["share"].items()},
+            }
+        )
+        self.window.clear()
+        self._logged_at, self._logged_step = now, self.step
+
+    def _not_finite(self, error: NonFiniteError, batch: StepBatch, rng: dict[str, Tensor], rate: float) -> Ssl3dError:
+        path = self.run.path / "nonfinite.pt"
+        saved = {
+            **self.state(),
+            "rng": rng,
+            "lr": rate,
+            "name": error.name,
+            "value": error.value,
+            "scans": batch.scans,
+            "batch": {name: plain(inputs) for name, inputs in (batch.groups or {}).items()},
+        }
+        where: dict[str, object] = {"step": self.step, "loss": error.name, "scans": ", ".join(batch.scans)}
+        try:
+            checkpoint.save(path, saved)
+            where["saved"] = path
+        except Ssl3dError as problem:
+            where["not saved"] = problem.what
+        lower = f"--set optimizer.lr={(self.config.optimizer.lr or 0) / 4:.2g}"
+        clip = "" if 0 < self.config.train.clip <= 1 else " or --set train.clip=1"
+        return Ssl3dError(
+            f"training diverged: {error} at step {self.step} (learning rate {rate:.2g})",
+            where=where,
+            hint=f"train with a smaller learning rate: {lower}{clip}",
+        )
+
+
+def _summed(losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """The loss that is minimised, and each named loss as a number; ``NonFiniteError`` names the first that is none."""
+    if not losses:
+        raise ValueError("step() yielded no loss")
+    stacked = torch.stack([loss.float().reshape(()) for loss in losses.values()])
+    values = dict(zip(losses, stacked.detach().tolist(), strict=True))
+    for name, value in values.items():
+        if value != value or abs(value) == float("inf"):
+            raise NonFiniteError(name, value)
+    return stacked.sum(), values
+
+
+def open_batches(maker: BatchMaker, first: int, last: int, workers: int, device: torch.device) -> Iterator[StepBatch]:
+    """The batches of steps ``first`` .. ``last - 1``; workers start at once."""
+    return batches(maker, first, last, workers=workers, pin_memory=device.type == "cuda")
+
+
+__all__ = ["StopTraining", "TrainingLoop", "open_batches"]

@@ -1,0 +1,246 @@
+"""``train``: a run from its beginning or from where it stopped."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from ssl3d.data.errors import Ssl3dError, UsageError
+from ssl3d.pipeline.files import read_json, write_json, writing
+from ssl3d.pipeline.progress import Progress, Silent
+from ssl3d.pipeline.training import checkpoint
+from ssl3d.pipeline.training.build import (
+    TrainingData,
+    batch_maker,
+    build_method,
+    find_weights,
+    init_weights,
+    load_predictor,
+    open_data,
+)
+from ssl3d.pipeline.training.config import RunConfig
+from ssl3d.pipeline.training.device import Compute, describe_environment, plan_threads, reproducible, select_device
+from ssl3d.pipeline.training.loop import StopTraining, TrainingLoop, open_batches
+from ssl3d.pipeline.training.run import RunDirectory, State
+from ssl3d.pipeline.training.status import SECTIONS, NullDisplay, TrainDisplay
+from ssl3d.pipeline.workspace import Workspace, ensure_numba_cache
+
+
+class InterruptedRun(Ssl3dError):  # noqa: N818 - the user asked for it
+    """Stopped by Ctrl-C or a signal, with a checkpoint of the last step."""
+
+    exit_code = 130
+
+
+def train(
+    workspace: Workspace,
+    config: RunConfig | None = None,
+    *,
+    resume: str | None = None,
+    overwrite: bool = False,
+    init_from: str | Path | None = None,
+    dataset: str | None = None,
+    split: str | None = None,
+    device: str | torch.device = "auto",
+    jobs: int = 0,
+    progress: Progress | None = None,
+    display: TrainDisplay | None = None,
+    command: str | None = None,
+) -> RunDirectory:
+    """Trains a run; the same config on the same data finds the same folder, and goes on where it stopped.
+
+    Args:
+        config: from ``resolve``; may be None with ``resume``.
+        resume: name of a run to go on with; with a ``config`` that differs it is refused.
+        overwrite: begin the run again, whatever is there.
+        init_from: begin a new run from the weights of another (its name, folder or checkpoint).
+        dataset, split: by name; default: the current ones.
+        jobs: threads in all, loader processes included; 0 = as many as this process may use.
+        command: for ``command.txt``; default: the arguments of this process.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UsageError: nothing prepared or split, unknown run, ``resume`` with other parameters.
+        InterruptedRun: Ctrl-C or SIGTERM; the checkpoint is written.
+        Ssl3dError: diverged, damaged data, full disk, another process trains this run, ...
+    """
+    progress, display = progress or Silent(), display or NullDisplay()
+    compute_device = select_device(str(device))
+    ensure_numba_cache(workspace)
+    data = open_data(workspace, *_places(workspace, resume, dataset, split))
+    weights = None
+    if resume is not None:
+        run = RunDirectory.open(workspace, resume)
+        _check_same(run, config, data)
+    else:
+        if config is None:
+            raise UsageError("nothing to train: neither a configuration nor a run to resume")
+        path, init = find_weights(workspace, init_from) if init_from is not None else (None, None)
+        weights = path
+        config = config.bound(data.dataset, data.split, init)
+        workspace.ensure()
+        run = RunDirectory.create(workspace, config)
+        if run.config.hash != config.hash:
+            raise Ssl3dError("the folder of this run holds another", where={"folder": run.path}, hint="remove it")
+    with run.lock():
+        if overwrite:
+            run.clear()
+        elif run.finished:
+            progress.say(f"{run.name} is finished: nothing to do (--overwrite trains it again)")
+            return run
+        live = _with_session_keys(run.config, config)
+        return _session(run, live, data, weights, Compute.choose(compute_device, live.train.precision), jobs,
+                        progress, display, command)  # fmt: skip
+
+
+def _session(
+    run: RunDirectory,
+    config: RunConfig,
+    data: TrainingData,
+    weights: Path | None,
+    compute: Compute,
+    jobs: int,
+    progress: Progress,
+    display: TrainDisplay,
+    command: str | None,
+) -> RunDirectory:
+    workers, threads = plan_threads(jobs or _cpus(), config.train.workers)
+    with reproducible(threads, compute.device), stop_on_signal() as stop:
+        try:
+            saved = checkpoint.load_last(run.checkpoints, progress.say)
+            run.truncate_metrics(saved["step"] if saved else 0)
+            torch.manual_seed(config.seed)
+            method, input_spec = build_method(config)
+            if weights is not None and saved is None:
+                init_weights(method, weights, config)
+            loop = TrainingLoop(run, config, method, compute, progress, display, stop.requested)
+            _record_session(run, compute, threads, workers, saved["step"] if saved else 0, command)
+            source = open_batches(
+                batch_maker(config, data, type(method), input_spec), saved["step"] if saved else 0, loop.steps,
+                workers, compute.device,
+            )  # fmt: skip
+            if saved is not None:
+                loop.restore(saved)
+                progress.say(f"{run.name} goes on after step {loop.step} of {loop.steps}")
+            summary = loop.train(source)
+        except StopTraining:
+            run.write_status("interrupted", message="stopped by the user")
+            raise InterruptedRun(
+                f"stopped after step {loop.step} of {loop.steps}; the checkpoint is written",
+                where={"run": run.name},
+                hint=f"go on with: ssl3d train --resume {run.name}",
+            ) from None
+        except BaseException as error:
+            with suppress(Exception):  # what went wrong matters more than that it cannot be noted
+                state: State = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+                run.write_status(state, message=str(error) or type(error).__name__)
+            raise
+    run.write_status("finished", message=None, **summary)
+    (run.checkpoints / checkpoint.PREVIOUS).unlink(missing_ok=True)
+    progress.say(time_split_line(summary))
+    return run
+
+
+def time_split_line(summary: dict[str, Any]) -> str:
+    """``time of a step: forward 40%, ...``: where the wall time of all sessions went."""
+    split = summary["time_split"]
+    whole = sum(split.values()) or 1.0
+    parts = ", ".join(f"{name.replace('_', ' ')} {100 * split[name] / whole:.1f}%" for name in SECTIONS)
+    inside = sum(split[name] for name in ("forward", "backward", "optimizer"))
+    return f"time of a step: {parts}; {100 * inside / whole:.1f}% inside forward, backward and optimizer"
+
+
+def _places(
+    workspace: Workspace, resume: str | None, dataset: str | None, split: str | None
+) -> tuple[str | None, str | None]:
+    """A run that is resumed names its own data."""
+    if resume is None:
+        return dataset, split
+    config = RunDirectory.open(workspace, resume).config
+    return config.data.name, config.split.hash if config.split else None
+
+
+def _check_same(run: RunDirectory, config: RunConfig | None, data: TrainingData) -> None:
+    """``--resume`` goes on with the same run or not at all."""
+    stored = run.config
+    asked = (config or stored).bound(data.dataset, data.split, stored.init_from)
+    changed = stored.difference(asked)
+    if changed:
+        shown = {key: f"{here} in the run, {there} now" for key, (here, there) in list(changed.items())[:8]}
+        raise UsageError(
+            "a run cannot be resumed with other parameters or data",
+            where={"run": run.name, **shown},
+            hint="leave out what differs, or start a new run without --resume (from its weights: --init-from)",
+        )
+
+
+def _with_session_keys(stored: RunConfig, asked: RunConfig | None) -> RunConfig:
+    """The stored config with the keys that change no weight (workers, logging) as they were asked for now."""
+    if asked is None:
+        return stored
+    return stored.model_copy(update={"train": asked.train})
+
+
+def _record_session(
+    run: RunDirectory, compute: Compute, threads: int, workers: int, step: int, command: str | None
+) -> None:
+    begun = {"from_step": step, "started": time.time()}
+    before = (read_json(run.path / "environment.json") or {}).get("sessions", [])
+    session = {**begun, **describe_environment(compute, threads, workers)}
+    with writing(run.path):
+        write_json(run.path / "environment.json", {"sessions": [*before, session]})
+        with (run.path / "command.txt").open("a", encoding="utf-8") as file:
+            file.write((command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])) + "\n")
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Stop:
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def requested(self) -> bool:
+        return self.signal is not None
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[_Stop]:
+    """The first Ctrl-C (or SIGTERM) asks for a stop after the step; the second one stops at once.
+
+    Outside the main thread signals cannot be handled: nothing happens then.
+    """
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if stop.signal is not None:
+            raise KeyboardInterrupt
+        stop.signal = number
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+__all__ = ["InterruptedRun", "load_predictor", "stop_on_signal", "time_split_line", "train"]
