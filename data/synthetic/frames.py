@@ -1,0 +1,142 @@
+"""Writing one generated sequence in SemanticKITTI's layout, file by file, each whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ssl3d.data.synthetic.camera import make_calibration, matmul, render, rigid_inverse
+from ssl3d.data.synthetic.presets import PRESETS, SequencePreset, StreetPreset
+from ssl3d.data.synthetic.rng import Rng
+from ssl3d.data.synthetic.sensor import make_beams, scan
+from ssl3d.data.synthetic.world import World
+
+FRAME_SECONDS = 0.1
+MAX_LABEL = 260
+
+_STREETS_KEY = 0x57A2
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    scan: Path
+    label: Path | None
+    image: Path | None
+
+    def finished(self) -> bool:
+        """Files appear by renaming, so one that exists is whole; sizes are compared all the same."""
+        if not self.scan.exists() or (self.image is not None and not self.image.exists()):
+            return False
+        size = self.scan.stat().st_size
+        if size == 0 or size % 16:
+            return False
+        return self.label is None or (self.label.exists() and self.label.stat().st_size * 4 == size)
+
+
+def frame_files(out: Path, plan: StreetPreset, drive: SequencePreset, frame: int) -> FrameFiles:
+    folder, name = out / "sequences" / drive.name, f"{frame:06d}"
+    return FrameFiles(
+        folder / "velodyne" / f"{name}.bin",
+        folder / "labels" / f"{name}.label" if drive.labels else None,
+        folder / "image_2" / f"{name}.png" if frame % plan.image_every == 0 else None,
+    )
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes beside ``path`` and renames. The temporary name tells the process: two may generate into one folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@lru_cache(maxsize=1)
+def world_of(preset: str, seed: int, sequence: str) -> World:
+    """The place a sequence is recorded in. A sequence number is a scene seed of its own: no two share a street."""
+    drive = drive_of(preset, sequence)
+    key = Rng(_STREETS_KEY, seed, *preset.encode()).key
+    seconds = drive.scans * drive.every * FRAME_SECONDS
+    return World(key, int(sequence), seconds, drive.speed, PRESETS[preset].ground_cell, drive.style)
+
+
+def drive_of(preset: str, sequence: str) -> SequencePreset:
+    return next(drive for drive in PRESETS[preset].sequences if drive.name == sequence)
+
+
+def time_of(drive: SequencePreset, frame: int) -> float:
+    return frame * drive.every * FRAME_SECONDS
+
+
+def lidar_poses(preset: str, seed: int, sequence: str) -> npt.NDArray[np.float64]:
+    """(scans, 4, 4) laser to world for every frame of a sequence."""
+    drive = drive_of(preset, sequence)
+    world = world_of(preset, seed, sequence)
+    return np.stack([world.pose(time_of(drive, k)) for k in range(drive.scans)])
+
+
+def _numbers(row: npt.NDArray[np.float64]) -> str:
+    return " ".join(f"{value:.9e}" for value in row.ravel())
+
+
+def write_tables(out: Path, preset: str, seed: int, sequence: str) -> None:
+    """calib.txt, times.txt and poses.txt (camera 0 in its own first frame: Tr L0^-1 Li Tr^-1), where missing."""
+    plan, drive = PRESETS[preset], drive_of(preset, sequence)
+    folder = out / "sequences" / sequence
+    calibration = make_calibration(plan.image_scale)
+    if not (folder / "calib.txt").exists():
+        lines = [f"P{k}: {_numbers(calibration.projections[k])}\n" for k in range(4)]
+        lines.append(f"Tr: {_numbers(calibration.tr[:3])}\n")
+        write_whole(folder / "calib.txt", "".join(lines).encode())
+    if not (folder / "times.txt").exists():
+        lines = [f"{time_of(drive, k):.6e}\n" for k in range(drive.scans)]
+        write_whole(folder / "times.txt", "".join(lines).encode())
+    if not (folder / "poses.txt").exists():
+        poses = lidar_poses(preset, seed, sequence)
+        tr = calibration.tr
+        first, back = rigid_inverse(poses[0]), rigid_inverse(tr)
+        rows = [matmul(matmul(tr, matmul(first, pose)), back)[:3] for pose in poses]
+        write_whole(folder / "poses.txt", "".join(_numbers(row) + "\n" for row in rows).encode())
+
+
+def write_frame(out: Path, preset: str, seed: int, sequence: str, frame: int) -> npt.NDArray[np.int64]:
+    """Generates what is missing of a frame; returns (MAX_LABEL,) points by raw id (zeros without labels)."""
+    plan, drive = PRESETS[preset], drive_of(preset, sequence)
+    files = frame_files(out, plan, drive, frame)
+    if not files.finished():
+        world = world_of(preset, seed, sequence)
+        time = time_of(drive, frame)
+        scene, pose = world.scene(time), world.pose(time)
+        key = Rng(world.key, 50, frame)
+        if files.image is not None:
+            calibration = make_calibration(plan.image_scale)
+            picture = render(scene, pose, calibration, world.sun, key.child(2).key, plan.image_samples)
+            buffer = io.BytesIO()
+            Image.fromarray(picture).save(buffer, format="PNG")
+            write_whole(files.image, buffer.getvalue())
+        points, labels = scan(scene, pose, make_beams(plan.beams), plan.steps, key.child(1).key)
+        if files.label is not None:
+            write_whole(files.label, labels.astype("<u4").tobytes())
+        write_whole(files.scan, points.astype("<f4").tobytes())
+    if files.label is None:
+        return np.zeros(MAX_LABEL, np.int64)
+    raw = np.fromfile(files.label, "<u4") & 0xFFFF
+    return np.bincount(raw, minlength=MAX_LABEL).astype(np.int64)
+
+
+def write_frames(
+    out: Path, preset: str, seed: int, sequence: str, frames: tuple[int, ...]
+) -> list[npt.NDArray[np.int64]]:
+    """Some frames of a sequence, in one process (its world is built once)."""
+    return [write_frame(out, preset, seed, sequence, frame) for frame in frames]
