@@ -155,6 +155,20 @@ def error_panel(
     )
 
 
+_show_next = True
+
+
+@contextmanager
+def inside_demo() -> Iterator[None]:
+    """While the block lasts, summaries do not say what to type next: the demo types it itself."""
+    global _show_next
+    _show_next = False
+    try:
+        yield
+    finally:
+        _show_next = True
+
+
 def done(title: str, facts: Mapping[str, object], *, then: Sequence[str] = ()) -> None:
     """The summary after a command: what was made, where, how long, cached or fresh, and what to type next."""
     from rich.table import Table
@@ -167,7 +181,7 @@ def done(title: str, facts: Mapping[str, object], *, then: Sequence[str] = ()) -
     grid.add_column(overflow="fold")
     for name, value in facts.items():
         grid.add_row(f"  {name}", Text(str(value)))
-    for position, command in enumerate(then):
+    for position, command in enumerate(then if _show_next else ()):
         grid.add_row("  next" if position == 0 else "", Text(command, style="cyan", overflow="fold"))
     console.print(grid)
 

@@ -47,6 +47,10 @@ def report(error: BaseException, argv: Sequence[str]) -> int:
         then = continue_command(argv)
         console.say(f"stopped{f'; to continue: {then}' if then else ''}")
         return INTERRUPTED
+    if isinstance(error, Ssl3dError) and error.exit_code == INTERRUPTED:
+        then = continue_command(argv)
+        console.say(f"{error.what}{f'; to continue: {then}' if then else ''}")
+        return INTERRUPTED
     if isinstance(error, Ssl3dError):
         then = continue_command(argv) if error.exit_code == 1 else None
         title = "wrong command" if error.exit_code == 2 else "error"

@@ -182,6 +182,10 @@ def _facts(directory: RunDirectory, facts: Mapping[str, Any]) -> dict[str, str]:
     if command.exists():
         shown["command"] = command.read_text(encoding="utf-8").strip().splitlines()[-1]
     shown["folder"] = str(directory.path)
+    if metrics := directory.metrics():
+        from ssl3d.pipeline.evaluation.curves import learning_curves
+
+        shown["curves"] = str(learning_curves({directory.name: metrics}, directory.path / "curves.png"))
     return shown
 
 

@@ -57,14 +57,13 @@ def generate(preset: str, seed: int, out: Path, *, overwrite: bool, jobs: int) -
     start = time.monotonic()
     with console.ConsoleProgress().task("generating", planned_scans(preset), "scan") as task:
         summary = generate_street(out, preset, seed, jobs=jobs, on_scan=task.advance, overwrite=overwrite)
+    classes = sum(points > 0 for name, points in summary.points.items() if name != "unlabeled")
+    total = console.count_text(sum(summary.points.values()))
+    size = console.size_text(summary.bytes)
     facts = {
-        "made": describe(summary),
+        "made": f"{summary.scans} scans, {total} labelled points of {classes} classes, {size}",
         "where": out,
         "took": console.time_text(time.monotonic() - start),
     }
-    console.done(f"street {preset}, seed {seed}", facts, then=[f"ssl3d prepare semantickitti --root {out}"])
-
-
-def describe(summary: object) -> str:
-    """``120 scans in 3 sequences`` from what the generator returns."""
-    return str(summary)
+    then = [options.command_line("prepare", "semantickitti", "--root", out)]
+    console.done(f"street {preset}, seed {seed}", facts, then=then)

@@ -1,0 +1,190 @@
+"""``ssl3d eval``: scores of runs over every original point, side by side. What is already evaluated is not computed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ssl3d.cli import console, options
+from ssl3d.data.errors import UsageError
+
+if TYPE_CHECKING:
+    from ssl3d.pipeline.evaluation.report import Report
+    from ssl3d.pipeline.evaluation.result import EvalResult
+    from ssl3d.pipeline.training.run import RunDirectory
+    from ssl3d.pipeline.workspace import Workspace
+
+Format = Literal["table", "json", "csv", "markdown", "latex", "html"]
+
+EPILOG = """\
+[bold]Example[/]
+
+  ssl3d eval                                   every finished run of the current dataset
+  ssl3d eval RUN_A RUN_B --report markdown --out report.md
+  ssl3d eval --report json | jq '.runs\\[] | {run, miou}'
+  ssl3d eval RUN --pictures 3                  truth, prediction and errors of three scans, as PNG
+
+The report goes to stdout, progress to stderr. RUN is the name, or a beginning or an ending that only one run has."""
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(name="eval", epilog=EPILOG)
+def evaluate(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...",
+            autocompletion=options.complete_run,
+            help="Which runs; none: every finished run of the dataset.",
+            show_default=False,
+        ),
+    ] = None,
+    subset: Annotated[Literal["val", "train"], typer.Option("--subset", help="Which scans.")] = "val",
+    report: Annotated[Format, typer.Option("--report", help="How to print it.")] = "table",
+    protocols: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--protocol",
+            metavar="semantickitti|nanmean",
+            help="The arithmetic; may be repeated.",
+            show_default="the dataset's own",
+        ),
+    ] = None,
+    pictures: Annotated[int, typer.Option("--pictures", min=0, metavar="N", help="Also draw N scans of each run.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the report there.", show_default="stdout")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Compute again what is already evaluated.")] = False,
+    dataset: options.Dataset = None,
+    workspace: options.Workspace = options.DEFAULT_WORKSPACE,
+    jobs: options.Jobs = 0,
+    device: options.Device = "auto",
+    debug: options.Debug = False,
+) -> None:
+    """Score runs over every original point, and report them side by side.
+
+    Points that the network left out count too. The name of the protocol stands beside every number.
+    """
+    space = options.open_workspace(workspace, create=False)
+    chosen = choose_runs(space, runs or [], dataset)
+    start = time.monotonic()
+    results, pictured = score(
+        space, chosen, subset=subset, pictures=pictures, overwrite=overwrite, jobs=jobs, device=device
+    )
+    named = protocols or list(dict.fromkeys(run.config.data.protocol for run in chosen))
+    text = write_report(results, named, report, out)
+    facts: dict[str, object] = {}
+    if out is not None:
+        facts["report"] = out
+    for path in pictured:
+        facts[f"picture {len(facts)}"] = path
+    facts["took"] = console.time_text(time.monotonic() - start)
+    best = max(results, key=lambda result: result.scores("nanmean").miou)
+    then = [options.command_line("predict", best.run, "--format", "semantickitti", "--out", "predictions")]
+    if text is None or out is not None or pictured:
+        console.done(f"evaluated {len(results)} run{'s' * (len(results) > 1)} on {subset}", facts, then=then)
+
+
+def choose_runs(space: Workspace, names: list[str], dataset: str | None) -> list[RunDirectory]:
+    """The named runs, or every finished run of a dataset (default: the one prepared last)."""
+    from ssl3d.pipeline.training.run import RunDirectory
+
+    if names:
+        return list({run.name: run for run in (RunDirectory.open(space, name) for name in names)}.values())
+    handle = space.dataset(dataset)
+    known = [run for run in RunDirectory.list(space) if (run.record().get("dataset") or {}).get("name") == handle.name]
+    finished = [run for run in known if run.finished]
+    if not finished:
+        unfinished = f" ({len(known)} unfinished: name one to evaluate it as it is)" if known else ""
+        raise UsageError(
+            f"No run on '{handle.name}' has finished{unfinished}.",
+            hint=f"Type: {options.command_line('train', 'supervised')}",
+        )
+    if len(finished) < len(known):
+        console.say(f"left out: {len(known) - len(finished)} unfinished (ssl3d runs lists them)")
+    return finished
+
+
+def score(
+    space: Workspace,
+    runs: list[RunDirectory],
+    *,
+    subset: str,
+    pictures: int,
+    overwrite: bool,
+    jobs: int,
+    device: str,
+    folder: Path | None = None,
+) -> tuple[list[EvalResult], list[Path]]:
+    """Evaluates what is not evaluated yet, and draws ``pictures`` scans of each run (into a folder of ``folder``)."""
+    from ssl3d.pipeline.dataset import PreparedDataset
+    from ssl3d.pipeline.evaluation.evaluate import evaluate as run_evaluation
+    from ssl3d.pipeline.evaluation.gallery import draw_scans
+    from ssl3d.pipeline.evaluation.subject import subject_of
+
+    place = options.resolve_device(device)
+    progress = console.ConsoleProgress()
+    results, drawn = [], []
+    for run in runs:
+        dataset = PreparedDataset(space.dataset(run.config.data.name))
+        subject = subject_of(run)
+        results.append(
+            run_evaluation(
+                dataset, subject, subset=subset, device=place, jobs=jobs, progress=progress, overwrite=overwrite
+            )
+        )
+        if pictures:
+            drawn += draw_scans(
+                dataset,
+                subject,
+                pictures,
+                subset=subset,
+                folder=folder / run.name if folder else None,
+                device=place,
+                jobs=jobs,
+                progress=progress,
+            )
+    return results, drawn
+
+
+def write_report(results: list[EvalResult], protocols: list[str], form: Format, out: Path | None) -> str | None:
+    """Prints the report on stdout, or writes it to ``out``. Returns the text of the machine-readable formats."""
+    from ssl3d.pipeline.evaluation.report import FORMATS, Report
+
+    report = Report(results, protocols)
+    if form == "table":
+        if out is None:
+            paper = console.out()
+            paper.print(report.table(paper.width))
+        else:
+            _write(out, plain_table(report))
+        return None
+    text = FORMATS[form](report)
+    if out is None:
+        print(text, end="" if text.endswith("\n") else "\n")
+    else:
+        _write(out, text)
+    return text
+
+
+def plain_table(report: Report, width: int = 120) -> str:
+    """The table as text without colors."""
+    import io
+
+    from rich.console import Console
+
+    paper = Console(file=io.StringIO(), width=width, no_color=True, highlight=False)
+    paper.print(report.table(width))
+    return paper.file.getvalue()  # type: ignore[attr-defined]
+
+
+def _write(path: Path, text: str) -> None:
+    from ssl3d.pipeline.files import writing
+
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")

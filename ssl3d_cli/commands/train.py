@@ -1,0 +1,188 @@
+"""``ssl3d train``: trains a method, or goes on with an unfinished run of the same parameters."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ssl3d.cli import console, options
+from ssl3d.data.errors import UsageError
+
+if TYPE_CHECKING:
+    from ssl3d.pipeline.training.config import RunConfig
+    from ssl3d.pipeline.training.run import RunDirectory
+
+DEFAULT_BACKBONE = "minkunet18"
+
+EPILOG = """\
+[bold]Example[/]
+
+  ssl3d train supervised --backbone minkunet18 --steps 2000 --seed 0
+  ssl3d train supervised --set train.batch=4 --set optimizer.lr=0.002
+  ssl3d train supervised --list-keys                  every key of --set, with its value
+  ssl3d train --list                                  every method
+
+Three words: [bold]--resume[/] goes on with an unfinished run (the same command does it too); [bold]--init-from[/] \
+begins a new run from the weights of another; [bold]--overwrite[/] begins the same run again."""
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog=EPILOG)
+def train(
+    method: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="METHOD", autocompletion=options.complete_method, help="As --list names it.", show_default=False
+        ),
+    ] = None,
+    backbone: Annotated[
+        str, typer.Option("--backbone", metavar="NAME", autocompletion=options.complete_backbone, help="The network.")
+    ] = DEFAULT_BACKBONE,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, metavar="N", help="Iterations, all phases together.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of weights, batches, augmentation.")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other parameter; may be repeated.", show_default=False),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", metavar="NAME", help="[default: the split chosen last]", show_default=False),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            autocompletion=options.complete_run,
+            help="Go on with this run, whatever its parameters.",
+            show_default=False,
+        ),
+    ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            "--init-from",
+            metavar="RUN|FILE",
+            autocompletion=options.complete_run,
+            help="Begin a new run from these weights.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the run again, even a finished one.")] = False,
+    list_methods: Annotated[bool, typer.Option("--list", help="Only list the methods.")] = False,
+    list_keys: Annotated[bool, typer.Option("--list-keys", help="Only list the keys of --set.")] = False,
+    dataset: options.Dataset = None,
+    workspace: options.Workspace = options.DEFAULT_WORKSPACE,
+    jobs: options.Jobs = 0,
+    device: options.Device = "auto",
+    debug: options.Debug = False,
+) -> None:
+    """Train a method, or go on with an unfinished run.
+
+    Sees the labels of the split and no others. Killed at any time, the same command goes on.
+    """
+    if list_methods:
+        draw_methods()
+        return
+    if resume is not None and (method is not None or init_from is not None or overwrite):
+        raise UsageError("--resume RUN takes everything from the run: no METHOD, --init-from or --overwrite.")
+    if resume is not None:
+        start(workspace, None, resume=resume, jobs=jobs, device=device)
+        return
+    if method is None:
+        raise UsageError("Which method?", hint="Type `ssl3d train supervised`; `ssl3d train --list` names them all.")
+    from ssl3d.pipeline.training.config import resolve
+
+    config = resolve(method, backbone=backbone, seed=seed, steps=steps, overrides=settings or [])
+    if list_keys:
+        draw_keys(config)
+        return
+    start(
+        workspace,
+        config,
+        dataset=dataset,
+        split=split,
+        init_from=init_from,
+        overwrite=overwrite,
+        jobs=jobs,
+        device=device,
+    )
+
+
+# ---------------------------------------------------------------- lists
+
+
+def draw_methods() -> None:
+    """Every method: what it is, whether it learns from unlabelled scans, which stages it needs."""
+    import inspect
+
+    from rich.markup import escape
+
+    from ssl3d.models.methods import registry
+
+    rows = []
+    for name in registry.list_methods():
+        method = registry.get_method(name)
+        first = (inspect.getdoc(inspect.getmodule(method)) or inspect.getdoc(method) or "").split("\n\n")[0]
+        rows.append(
+            (
+                f"[bold]{escape(name)}[/]",
+                "yes" if method.uses_unlabelled else "no",
+                ", ".join(method.needs) or "-",
+                escape(" ".join(first.split())),
+            )
+        )
+    console.out().print(console.table(["method", "unlabelled scans", "needs", "what it does"], rows))
+
+
+def draw_keys(config: RunConfig) -> None:
+    """Every key of ``--set`` with its value; changed ones stand out."""
+    from rich.markup import escape
+
+    rows = [
+        (
+            escape(row.key),
+            escape(str(row.value)) if row.default else f"[bold yellow]{escape(str(row.value))}[/]",
+            escape(row.expects),
+            escape(row.doc),
+        )
+        for row in config.describe()
+    ]
+    console.out().print(console.table(["key", "value", "expects", "what it is"], rows))
+
+
+# ---------------------------------------------------------------- training
+
+
+def start(workspace: Path, config: RunConfig | None, *, jobs: int, device: str, **words: Any) -> RunDirectory:
+    """Trains ``config``, or goes on with its unfinished run (or the run ``resume``), and says what was made.
+
+    Args:
+        words: ``resume``, ``overwrite``, ``init_from``, ``dataset``, ``split`` of the trainer.
+    """
+    from ssl3d.cli.live import TrainingView
+    from ssl3d.pipeline.training.trainer import train as run
+
+    space = options.open_workspace(workspace, create=False)
+    place = options.resolve_device(device)
+    progress = console.ConsoleProgress()
+    begun = time.monotonic()
+    with TrainingView(progress) as view:
+        directory = run(space, config, device=place, jobs=jobs, progress=progress, display=view, **words)
+    status = directory.status()
+    facts: dict[str, object] = {"run": directory.name, "where": directory.path}
+    if view.last is None:
+        facts["training"] = "finished before; nothing was done (--overwrite begins again)"
+    else:
+        facts["training"] = f"{status['step']} steps in {console.time_text(status['seconds'])}"
+        if view.last.visible_miou is not None:
+            facts["mIoU"] = f"{view.last.visible_miou:.1f}% on visible labels, while training"
+        facts["took"] = console.time_text(time.monotonic() - begun)
+    console.done(f"trained {directory.config.method}", facts, then=[options.command_line("eval", "--report", "table")])
+    return directory
