@@ -37,7 +37,7 @@ def evaluate(
     Args:
         subset: ``val`` (or ``train``).
         device: where the network computes.
-        jobs: threads of the network; above 1, one more thread reads ahead.
+        jobs: threads of the network, 0 for all; above 1, one more thread reads ahead.
         overwrite: computes again in any case.
 
     Raises:
@@ -133,7 +133,7 @@ class _Counting:
                 return total
             source, truth = self.dataset.source(), self.dataset.truth()
             part = Confusion(self.dataset.spec.num_classes)
-            with predicting(subject, device, jobs) as predictor:
+            with predicting(self.dataset, subject, device, jobs) as predictor:
                 for scan, label in predictor.labels(pending, lambda scan: source.view(scan.index)):
                     target = truth.label(scan.index)
                     if len(target) != len(label):

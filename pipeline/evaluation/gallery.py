@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssl3d.pipeline.dataset import PreparedDataset, ScanRef
-from ssl3d.pipeline.evaluation.evaluate import labeled_scans
+from ssl3d.pipeline.evaluation.evaluate import labeled_scans, result_key
 from ssl3d.pipeline.evaluation.pictures import scan_picture
 from ssl3d.pipeline.evaluation.subject import Subject, predicting
+from ssl3d.pipeline.files import writing
 from ssl3d.pipeline.progress import Progress, Silent
 
 
@@ -25,8 +26,8 @@ def draw_scans(
     """Writes a PNG (truth, prediction, errors) of ``count`` labeled scans, spread evenly over the subset.
 
     Args:
-        folder: where to write (default: ``pictures/`` in the run). Pictures of the same checkpoint that are there
-            already are kept.
+        folder: where to write (default: ``pictures/`` in the run). Pictures of the same checkpoint on the same data
+            that are there already are kept.
 
     Returns:
         The files, in order of the scans.
@@ -39,15 +40,17 @@ def draw_scans(
     subject.check_classes(dataset)
     scans = spread(labeled_scans(dataset, subset, progress), count)
     folder = folder or subject.folder / "pictures"
-    files = {scan.index: folder / _name(subject, subset, scan) for scan in scans}
+    key = result_key(dataset, subject, scans)[:8]
+    files = {scan.index: folder / f"{subset}-{scan.scan_id.replace('/', '-')}-{key}.png" for scan in scans}
     pending = [scan for scan in scans if not files[scan.index].exists()]
     if pending:
-        source, truth = dataset.source(), dataset.truth()
+        ahead, source, truth = dataset.source(), dataset.source(), dataset.truth()  # ahead is read by another thread
         with (
+            writing(folder),
             progress.task(f"draw {subject.run}", total=len(pending), unit="picture") as task,
             predicting(dataset, subject, device, jobs) as predictor,
         ):
-            for scan, label in predictor.labels(pending, lambda scan: source.view(scan.index)):
+            for scan, label in predictor.labels(pending, lambda scan: ahead.view(scan.index)):
                 points = source.view(scan.index).points
                 title = f"{scan.scan_id}, {subject.run}"
                 scan_picture(points, truth.label(scan.index), label, dataset.spec, files[scan.index], title=title)
@@ -60,7 +63,3 @@ def spread(scans: list[ScanRef], count: int) -> list[ScanRef]:
     if count >= len(scans):
         return list(scans)
     return [scans[(2 * part + 1) * len(scans) // (2 * count)] for part in range(count)]
-
-
-def _name(subject: Subject, subset: str, scan: ScanRef) -> str:
-    return f"{subset}-{scan.scan_id.replace('/', '-')}-{subject.digest[:8]}.png"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,8 +87,19 @@ def scan_picture(
     detail = "" if not confusion.counts.sum() else f", mIoU {100 * scores.miou:.1f}% (nanmean, this scan alone)"
     figure.suptitle(f"{title}: {overall}{detail}", color=_TEXT, fontsize=16, x=0.015, ha="left", y=0.985)
     _legend(figure, spec, truth, prediction, scores.iou)
+    return save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Writes a PNG, whole or not at all; creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, facecolor=figure.get_facecolor())
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +11,13 @@ from typing import TYPE_CHECKING
 
 from ssl3d.data.errors import DataError
 from ssl3d.pipeline.dataset import PreparedDataset
+from ssl3d.pipeline.files import digest_file
+from ssl3d.pipeline.workspace import ensure_numba_cache
 
 if TYPE_CHECKING:
     from ssl3d.models.backbones.base import Segmenter
     from ssl3d.pipeline.evaluation.predictor import Predictor
+    from ssl3d.pipeline.training.run import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -53,16 +57,49 @@ class Subject:
             )
 
 
+def subject_of(run: RunDirectory) -> Subject:
+    """The network of a run: of the checkpoint that counts. ``UsageError`` while it has none; imports no torch."""
+
+    def load(device: str) -> Segmenter:
+        from ssl3d.pipeline.training.build import load_predictor
+
+        return load_predictor(run, device)[0]
+
+    config = run.config
+    return Subject(
+        run=run.name,
+        method=config.method,
+        backbone=config.backbone,
+        split=config.split.name if config.split is not None else "all",
+        seed=config.seed,
+        checkpoint=run.checkpoint_name,
+        digest=digest_file(run.checkpoint_path()),
+        classes=config.data.classes,
+        folder=run.path,
+        step=run.checkpoint_step,
+        load=load,
+    )
+
+
 @contextmanager
-def predicting(subject: Subject, device: str, jobs: int) -> Iterator[Predictor]:
-    """The predictor of ``subject``, with ``jobs`` threads for the network while the block lasts."""
+def predicting(dataset: PreparedDataset, subject: Subject, device: str, jobs: int) -> Iterator[Predictor]:
+    """The predictor of ``subject``, with ``jobs`` threads for the network (0: all) while the block lasts.
+
+    With more than one, or another device, a further thread reads ahead.
+    """
+    ensure_numba_cache(dataset.handle.workspace)
     import torch
 
     from ssl3d.pipeline.evaluation.predictor import Predictor
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, jobs))
+    jobs = jobs or _available_threads()
+    torch.set_num_threads(jobs)
     try:
         yield Predictor(subject.load(device), device, prefetch=jobs > 1 or device != "cpu")
     finally:
         torch.set_num_threads(threads)
+
+
+def _available_threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -107,7 +107,7 @@ def predict(
             task.advance(len(kept))
             if pending:
                 source = dataset.source()
-                with predicting(subject, device, jobs) as predictor:
+                with predicting(dataset, subject, device, jobs) as predictor:
                     for scan, label in predictor.labels(pending, lambda scan: source.view(scan.index)):
                         _write(out / writer.path(scan), writer.encode(label, dataset.spec))
                         task.advance()
