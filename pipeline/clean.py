@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssl3d.data.errors import UsageError
-from ssl3d.pipeline.files import remove_tree, tree_bytes, write_json, writing
+from ssl3d.pipeline.files import remove_tree, temporary_files, tree_bytes, write_json, writing
 from ssl3d.pipeline.graph import STAGES, stale_reason
 from ssl3d.pipeline.progress import Progress, Silent
 from ssl3d.pipeline.workspace import DatasetHandle, Workspace
@@ -71,7 +71,7 @@ def _candidates(handle: DatasetHandle, what: str) -> list[Path]:
         ):
             found.append(folder)
         else:
-            found += sorted([*folder.glob(".tmp-*"), *folder.glob(".*.tmp")])
+            found += temporary_files(folder)
     return found
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,11 @@ def digest_value(value: Any) -> str:
     return xxhash.xxh3_128(text.encode()).hexdigest()
 
 
+def temporary_files(folder: Path) -> list[Path]:
+    """What writers that were killed have left directly in ``folder``."""
+    return sorted([*folder.glob(".tmp-*"), *folder.glob(".*.tmp")])
+
+
 def free_bytes(folder: Path) -> int:
     """Free space of the file system of ``folder`` or of its nearest parent that exists."""
     while not folder.exists() and folder != folder.parent:
@@ -114,16 +119,19 @@ def free_bytes(folder: Path) -> int:
 
 
 def tree_bytes(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder (links are not followed)."""
-    if path.is_symlink() or not path.is_dir():
-        return path.lstat().st_size
-    return sum((Path(folder) / name).lstat().st_size for folder, _, names in os.walk(path) for name in names)
+    """Bytes of a file, or of all files below a folder (links are not followed; what vanishes meanwhile is nothing)."""
+    total = 0
+    below = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+    for file in below if path.is_dir() and not path.is_symlink() else [path]:
+        with suppress(FileNotFoundError):
+            total += file.lstat().st_size
+    return total
 
 
 def remove_tree(path: Path) -> None:
     """Removes a file or a folder with all that it holds; one that is already gone is fine."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=False)
+        shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 

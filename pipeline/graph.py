@@ -121,15 +121,15 @@ def stale_reason(stage: type[Stage], product: Product, products: dict[str, Produ
 
 
 def changed_paths(product: Product) -> list[str]:
-    """Watched folders and files with another modification time. Those that cannot be reached are passed over."""
-    changed: list[str] = []
-    for name, then in product.manifest.watched.items():
-        try:
-            now: int | None = Path(name).stat().st_mtime_ns
-        except FileNotFoundError:
-            now = None if Path(name).parent.parent.exists() else then  # the whole dataset may be unmounted
-        except OSError:
-            now = then
-        if now != then:
-            changed.append(name)
-    return changed
+    """Watched folders and files with another modification time; none when all are gone (a disk that is not there)."""
+    now = {name: _modified(Path(name)) for name in product.manifest.watched}
+    if all(time is None for time in now.values()):
+        return []
+    return [name for name, then in product.manifest.watched.items() if now[name] != then]
+
+
+def _modified(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None

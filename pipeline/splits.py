@@ -98,16 +98,16 @@ def find_split(handle: DatasetHandle, which: str | None = None) -> SplitResult:
         UsageError: there is none, or several fit.
         DataError: it was interrupted, or it was made from another prepared product than the current one.
     """
-    current = handle.record().get("stages", {}).get("prepare")
+    prepared = handle.product("prepare")
     if which is None:
         product = handle.product("split")
         if product is None:
             raise UsageError(f"there is no split of '{handle.name}' yet", hint="type: ssl3d split --ratio 1%")
-        return _checked(product, current)
+        return _checked(product, prepared)
     products = [product for product in handle.products("split") if product.complete]
     splits = [SplitResult.load(product.folder) for product in products]
     fits = [item for item in splits if item.name == which or item.key.startswith(which) or item.hash.startswith(which)]
-    fits = [item for item in fits if item.prepare == current] or fits
+    fits = [item for item in fits if prepared and item.prepare == prepared.key] or fits
     if len(fits) != 1:
         names = ", ".join(sorted({item.name for item in splits})) or "none"
         many = f"{len(fits)} splits are" if fits else "no split is"
@@ -115,18 +115,15 @@ def find_split(handle: DatasetHandle, which: str | None = None) -> SplitResult:
         raise UsageError(f"{many} called '{which}'{keys}", where={"dataset": handle.name, "splits": names})
     product = handle.product("split", fits[0].key)
     assert product is not None
-    return _checked(product, current)
+    return _checked(product, prepared)
 
 
-def _checked(product: Product, prepare_key: str | None) -> SplitResult:
+def _checked(product: Product, prepared: Product | None) -> SplitResult:
     hint = "run your `ssl3d split` command again (cached parts are not made twice)"
     if not product.complete:
         raise DataError("the split was interrupted and is not complete", where={"folder": product.folder}, hint=hint)
     split = SplitResult.load(product.folder)
-    if split.prepare != prepare_key:
-        raise DataError(
-            "the split belongs to scans that were prepared otherwise",
-            where={"split": f"{split.name} of {split.prepare}", "prepared": prepare_key or "nothing"},
-            hint=hint,
-        )
+    used = product.manifest.needs["prepare"]
+    if prepared is None or prepared.key != used["key"] or (prepared.complete and prepared.content != used["content"]):
+        raise DataError("the scans were prepared anew after this split", where={"split": split.name}, hint=hint)
     return split

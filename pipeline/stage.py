@@ -12,7 +12,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ssl3d.data.errors import DataError, Ssl3dError
 from ssl3d.models.config import Params
 from ssl3d.pipeline.executors import run_units
-from ssl3d.pipeline.files import digest_value, free_bytes, human_bytes, read_json, sync_folder, writing
+from ssl3d.pipeline.files import (
+    digest_value,
+    free_bytes,
+    human_bytes,
+    read_json,
+    remove_tree,
+    sync_folder,
+    temporary_files,
+    writing,
+)
 from ssl3d.pipeline.product import (
     KEY_LENGTH,
     Entry,
@@ -187,8 +196,7 @@ def run_stage(handle: DatasetHandle, stage: Stage, *, jobs: int = 1, progress: P
     )
     with writing(handle.workspace.root):
         old = Product.load(folder)
-        if old is not None:
-            _sweep(old, manifest)
+        _sweep(folder, old, manifest)
         pending, rebuilt = _pending(folder, units, old, progress)
         _check_space(folder, pending)
         fresh = bool(pending) or old is None or old.manifest != replace(manifest, complete=True)
@@ -232,13 +240,14 @@ def _loaded(folder: Path) -> Product:
     return product
 
 
-def _sweep(old: Product, manifest: Manifest) -> None:
+def _sweep(folder: Path, old: Product | None, manifest: Manifest) -> None:
     """Removes what killed processes and outdated units have left. The lock is held: nobody else writes."""
-    for leftover in [*old.folder.glob(".tmp-*"), *old.folder.glob(".*.tmp")]:
-        shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-    for unit, entry in old.entries.items():
+    for leftover in [*temporary_files(folder), *temporary_files(folder.parents[1])]:
+        with suppress(OSError):  # a worker may outlive its killed parent for a moment; the next run tries again
+            remove_tree(leftover)
+    for unit, entry in (old.entries if old else {}).items():
         if manifest.plan.get(unit) != entry.source:
-            _remove_files(old.folder, entry)
+            _remove_files(folder, entry)
 
 
 def _remove_files(folder: Path, entry: Entry) -> None:

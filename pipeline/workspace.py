@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ssl3d.data.errors import Ssl3dError, UsageError
-from ssl3d.pipeline.files import read_json, write_json, writing
+from ssl3d.pipeline.files import read_json, temporary_files, write_json, writing
 from ssl3d.pipeline.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -165,6 +165,8 @@ class Workspace:
 
     def set_current(self, name: str) -> None:
         with self.lock("workspace"), writing(self.root):
+            for leftover in temporary_files(self.root):
+                leftover.unlink()
             write_json(self.root / "workspace.json", {**self._description(), "current": name})
 
     def datasets(self) -> list[DatasetHandle]:

@@ -29,8 +29,12 @@ def parse_ratio(value: object) -> str:
         number = Decimal(text.rstrip("%").strip()) / (100 if percent else 1)
     except InvalidOperation:
         raise UsageError(f"'{value}' is not a ratio", hint="type a share or a percentage: 0.01 or 1%") from None
-    if not 0 < number <= 1:  # also refuses NaN
-        hint = f"did you mean {text}%?" if not percent and 1 < number <= 100 else "above 0% and up to 100%"
+    if not (number.is_finite() and 0 < number <= 1):
+        hint = (
+            f"did you mean {text}%?"
+            if not percent and number.is_finite() and 1 < number <= 100
+            else "above 0% and up to 100%"
+        )
         raise UsageError(f"a ratio of {text} is not possible", hint=hint)
     return f"{number.normalize():f}"
 
