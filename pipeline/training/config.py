@@ -76,6 +76,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }
 ALIASES = {
     "train.lr": "optimizer.lr",
+    "learning_rate": "optimizer.lr",
+    "optimizer.learning_rate": "optimizer.lr",
     "train.weight_decay": "optimizer.weight_decay",
     "train.batch_size": "train.batch",
 }

@@ -61,7 +61,7 @@ def _type_words(annotation: Any) -> str:
     if origin is Annotated:
         return _type_words(get_args(annotation)[0])
     if origin in (tuple, list):
-        return "a list such as " + json.dumps([1, 2])
+        return "values separated by commas"
     return _WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
@@ -96,7 +96,7 @@ def _candidates(text: str) -> Iterator[Any]:
             continue
         if isinstance(value, (list, dict)):
             yield value
-    if "," in text:
+    if text:
         yield [part.strip() for part in text.strip("()[]").split(",")]
 
 

@@ -188,7 +188,8 @@ class TrainingLoop:
         with self.clock.section("to_device"):
             groups = batch.to(self.compute.device)
         now = StepProgress(self.phase_step, phase.steps, self.phase_index, self.step, self.steps)
-        rng, sums = self._rng(), dict[str, float]()
+        rng: dict[str, Tensor] = self._rng()
+        sums: dict[str, float] = {}
         try:
             losses_of = self.method.step(groups, now)
             while True:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from ssl3d.data.augment import AugmentParams, Augmentation, drop_to
+
+from ssl3d.data.augment import Augmentation, AugmentParams, drop_to
 from ssl3d.data.scan import View
 
 NOTHING = AugmentParams(rotate=0, flip_x=0, flip_y=0, scale_min=1, scale_max=1, translate=0)

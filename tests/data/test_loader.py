@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ssl3d.data.errors import DataError, Ssl3dError
 from ssl3d.data.loader import WorkerTracebackError, batches, epoch_order, step_items, step_rng
 

@@ -1,0 +1,87 @@
+"""A small dataset whose classes can be learnt, and a plug-in package with a quick backbone."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssl3d.pipeline.stages.prepare import PrepareParams, prepare
+from ssl3d.pipeline.stages.split import SplitParams, split
+from ssl3d.pipeline.workspace import Workspace
+
+FRAMES = {"00": 6, "01": 4, "08": 2}
+ENTRY_POINTS = """\
+[ssl3d.backbones]
+pointwise = ssl3d_test_pointwise:Pointwise
+
+[ssl3d.methods]
+twophase = ssl3d_test_pointwise:TwoPhase
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Installs the plug-in for this process and its children; the value is its PYTHONPATH."""
+    info = tmp_path_factory.mktemp("site") / "ssl3d_test_pointwise-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ssl3d-test-pointwise\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    added = [str(Path(__file__).parent / "plugin"), str(info.parent)]
+    before, path = os.environ.get("PYTHONPATH"), list(sys.path)
+    sys.path[:0] = added
+    os.environ["PYTHONPATH"] = os.pathsep.join([*added, *([before] if before else [])])
+    yield os.environ["PYTHONPATH"]
+    sys.path[:] = path
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+def write_layers(root: Path, points: int = 400, seed: int = 0) -> Path:
+    """SemanticKITTI's layout; the class of a point is the layer of height that it lies in."""
+    rng = np.random.default_rng(seed)
+    raw = np.array([40, 10, 50, 70], np.uint32)
+    for sequence, frames in FRAMES.items():
+        folder = root / "sequences" / sequence
+        (folder / "velodyne").mkdir(parents=True)
+        (folder / "labels").mkdir()
+        for frame in range(frames):
+            scan = rng.uniform(-20, 20, (points, 4)).astype("<f4")
+            layer = rng.integers(0, len(raw), points)
+            scan[:, 2] = 3 * layer + rng.uniform(0, 1, points)
+            scan[:, 3] = rng.uniform(0, 1, points)
+            scan.tofile(folder / "velodyne" / f"{frame:06d}.bin")
+            raw[layer].astype("<u4").tofile(folder / "labels" / f"{frame:06d}.label")
+        (folder / "calib.txt").write_text("P2: 700 0 600 0 0 700 180 0 0 0 1 0\nTr: 0 -1 0 0 0 0 -1 0 1 0 0 0\n")
+        (folder / "poses.txt").write_text("".join(f"1 0 0 {i} 0 1 0 0 0 0 1 0\n" for i in range(frames)))
+    manifest = {"complete": True, "scans_per_sequence": FRAMES}
+    (root / "ssl3d_synth.json").write_text(json.dumps(manifest))
+    return root
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace folder of a prepared and split dataset: 3 labelled scans, 7 unlabelled ones."""
+    root = write_layers(tmp_path_factory.mktemp("layers"))
+    space = Workspace.open(tmp_path_factory.mktemp("prepared") / "ws")
+    prepare(space, "semantickitti", root, PrepareParams(), jobs=1)
+    split(space, SplitParams(ratio="30%"))
+    return space.root
+
+
+@pytest.fixture
+def space(prepared: Path, tmp_path: Path) -> Workspace:
+    """A workspace of one's own with that dataset (shards are shared, they are never written)."""
+    root = tmp_path / "ws"
+    root.mkdir()
+    for name in ("workspace.json", ".gitignore"):
+        (root / name).write_bytes((prepared / name).read_bytes())
+    (root / "data").symlink_to(prepared / "data")
+    return Workspace.open(root)
