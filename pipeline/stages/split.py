@@ -9,16 +9,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import xxhash
 from pydantic import Field, field_validator, model_validator
 
 from ssl3d.data.errors import UsageError
 from ssl3d.models.config import Params
-from ssl3d.pipeline.dataset import PreparedDataset, ScanRef
 from ssl3d.pipeline.files import digest_value, write_json
 from ssl3d.pipeline.product import Product
 from ssl3d.pipeline.progress import Progress, Silent
@@ -33,6 +30,9 @@ from ssl3d.pipeline.stages.choose import (
     percent_text,
 )
 from ssl3d.pipeline.workspace import DatasetHandle, Workspace
+
+if TYPE_CHECKING:
+    from ssl3d.pipeline.dataset import PreparedDataset, ScanRef
 
 __all__ = ["SplitParams", "SplitResult", "SplitStage", "SplitView", "show_split", "split"]
 
@@ -121,18 +121,21 @@ class SplitStage(Stage):
 
     @staticmethod
     def run(unit: Unit, params: SplitParams, inputs: UnitInputs, out: Path) -> Mapping[str, Any]:
+        import numpy as np
+
         from ssl3d.data.store import write_shard
 
         kind, positions, classes = unit.work
         shard = inputs.shard("prepare", kind)
         labels = [shard.read("label", position) for position in positions]
-        arrays: dict[str, npt.NDArray[Any]] = {
+        shown = np.concatenate(labels)
+        arrays: dict[str, Any] = {
             "offsets": np.cumsum([0, *(len(label) for label in labels)], dtype=np.int64),
             "scan_index": np.array(positions, np.int32),
-            "label": np.concatenate(labels),
+            "label": shown,
         }
         write_shard(out / f"{unit.id}.visible.h5", arrays, {"label_set": kind}, per_scan=("scan_index",), sync=False)
-        counts = np.bincount(arrays["label"], minlength=classes)[:classes]
+        counts = np.bincount(shown, minlength=classes)[:classes]
         return {
             "digests": [xxhash.xxh3_64_hexdigest(label.tobytes()) for label in labels],
             "class_counts": counts.tolist(),
@@ -143,7 +146,7 @@ class SplitStage(Stage):
         unlabelled = tuple(scan.scan_id for scan in self.choice.unlabelled)
         infos = [product.done[unit].info for unit in sorted(product.done)]
         digests = [digest for info in infos for digest in info["digests"]]  # in the order of the scan ids
-        per_class = tuple(np.sum([info["class_counts"] for info in infos], axis=0).tolist())
+        per_class = _sums([info["class_counts"] for info in infos])
         classes = self.dataset.spec.classes
         train = self.dataset.subset("train")
         budget = Budget(
@@ -220,11 +223,17 @@ def split(
         UsageError: no dataset, an impossible ratio, an unknown list, scans of a published list that are not there.
         DataError: a line of a list file is wrong (named), a shard is damaged.
     """
+    from ssl3d.pipeline.dataset import PreparedDataset
+
     progress = progress or Silent()
     handle = workspace.dataset(dataset)
     with workspace.lock(f"data-{handle.name}", progress):
         run = run_stage(handle, SplitStage(params, PreparedDataset(handle)), jobs=jobs, progress=progress)
     return SplitResult.load(run.product.folder)
+
+
+def _sums(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    return tuple(sum(column) for column in zip(*rows, strict=True))
 
 
 @dataclass(frozen=True)
@@ -256,7 +265,7 @@ def show_split(handle: DatasetHandle, which: str | None = None, against: str | N
     return SplitView(
         split=found,
         sequences=tuple((name, shown[name], hidden[name]) for name in sorted(shown | hidden)),
-        class_points=tuple(np.sum([item for item in counts if item], axis=0).tolist()),
+        class_points=_sums([item for item in counts if item]),
         against=other,
         common=len(set(found.labelled) & set(other.labelled)) if other is not None else 0,
     )

@@ -125,7 +125,7 @@ sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "op
 from ssl3d.pipeline.graph import graph_status
 from ssl3d.pipeline.workspace import Workspace
 assert len(graph_status(Workspace.open(sys.argv[1], create=False))) == 2
-assert not {"torch", "numba", "scipy", "matplotlib"} & set(sys.modules)
+assert not {"torch", "numba", "scipy", "matplotlib", "h5py", "numpy"} & set(sys.modules)
 assert not [name for name in opened if name.endswith((".h5", ".bin", ".label"))]
 """
 
