@@ -171,19 +171,18 @@ def inside_demo() -> Iterator[None]:
 
 def done(title: str, facts: Mapping[str, object], *, then: Sequence[str] = ()) -> None:
     """The summary after a command: what was made, where, how long, cached or fresh, and what to type next."""
-    from rich.table import Table
     from rich.text import Text
 
     console = err()
-    console.print(Text.assemble(("done  ", "bold green"), (title, "bold")))
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in facts.items():
-        grid.add_row(f"  {name}", Text(str(value)))
-    for position, command in enumerate(then if _show_next else ()):
-        grid.add_row("  next" if position == 0 else "", Text(command, style="cyan", overflow="fold"))
-    console.print(grid)
+    console.print(Text.assemble(("done  ", "bold green"), (title, "bold")), soft_wrap=True)
+    rows = [(name, line, "") for name, value in facts.items() for line in str(value).splitlines()]
+    rows += [("next", command, "cyan") for command in (then if _show_next else ())]
+    width = max((len(name) for name, _, _ in rows), default=0)
+    before = ""
+    for name, line, style in rows:  # whole lines, never folded: paths and commands are there to be copied
+        label = "" if name == before else name
+        before = name
+        console.print(Text.assemble((f"  {label:{width}}  ", "dim"), (line, style)), soft_wrap=True)
 
 
 # ---------------------------------------------------------------- progress

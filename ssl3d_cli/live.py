@@ -109,7 +109,7 @@ class TrainingView:
         if status is None:
             return Text("")
         head = Table.grid(padding=(0, 1))
-        left = "" if status.eta_s is None else f"about {time_text(status.eta_s)} left"
+        left = f"about {time_text(status.eta_s)} left" if status.eta_s else ""
         head.add_row(
             Text(status.phase, style="bold"),
             ProgressBar(total=status.steps, completed=status.step, width=32),

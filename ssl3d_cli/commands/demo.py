@@ -80,14 +80,15 @@ pictures and learning curves.
     _goodbye(places, results, files, time.monotonic() - start)
 
 
-def _typed(*words: object, workspace: bool = True) -> None:
-    """Shows the command that a step stands for."""
+def _typed(*words: object, workspace: bool = True) -> str:
+    """Shows the command that a step stands for, and returns it."""
     import shlex
 
     line = options.command_line(*words) if workspace else shlex.join(["ssl3d", *map(str, words)])
     paper = console.err()
     paper.print()
     paper.print(f"$ {line}", style="bold cyan", markup=False, soft_wrap=True)
+    return line
 
 
 def _make_data(places: Places, preset: str, jobs: int) -> None:
@@ -126,9 +127,10 @@ def _train(places: Places, preset: str, steps: int, jobs: int, device: str) -> l
         train_scans = split.budget.train_scans
         console.say(f"{len(split.labelled)} of {train_scans} train scans show their labels: {share} of the points")
         for method in methods:
-            _typed("train", method, "--backbone", BACKBONE, "--steps", steps)
+            command = _typed("train", method, "--backbone", BACKBONE, "--steps", steps)
             config = resolve(method, backbone=BACKBONE, steps=steps)
-            runs.append(start(places.workspace, config, dataset="streets", split=key, jobs=jobs, device=device))
+            words = {"dataset": "streets", "split": key, "command": command}
+            runs.append(start(places.workspace, config, jobs=jobs, device=device, **words))
     return runs
 
 

@@ -69,6 +69,11 @@ def evaluate(
 
     Points that the network left out count too. The name of the protocol stands beside every number.
     """
+    from ssl3d.pipeline.evaluation.confusion import Confusion
+    from ssl3d.pipeline.evaluation.protocols import score as apply
+
+    for name in protocols or []:
+        apply(Confusion(1), name)  # an unknown name is an error before anything is computed
     space = options.open_workspace(workspace, create=False)
     chosen = choose_runs(space, runs or [], dataset)
     start = time.monotonic()
@@ -143,7 +148,7 @@ def score(
                 subject,
                 pictures,
                 subset=subset,
-                folder=folder / run.name if folder else None,
+                folder=folder / f"{subject.method}-{subject.split}" if folder else None,
                 device=place,
                 jobs=jobs,
                 progress=progress,

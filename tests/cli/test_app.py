@@ -42,11 +42,13 @@ def test_help_of_a_command_does_not_wait_for_torch(name: str) -> None:
 
 
 def test_status_does_not_import_torch(tmp_path: Path) -> None:
-    assert not {"torch", "numba", "scipy", "open3d"} & set(_imported_by("status", "--workspace", str(tmp_path / "none")))
+    assert not {"torch", "numba", "scipy", "open3d"} & set(
+        _imported_by("status", "--workspace", str(tmp_path / "none"))
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_command_has_a_worked_example(ssl3d, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_every_command_has_a_worked_example(ssl3d, name: str) -> None:
     answer = ssl3d(name, "--help")
     assert answer.code == 0
     assert "Example" in answer.out
@@ -54,14 +56,14 @@ def test_every_command_has_a_worked_example(ssl3d, name: str) -> None:  # type: 
 
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
-def test_top_level_help_lists_every_command(ssl3d, words: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+def test_top_level_help_lists_every_command(ssl3d, words: tuple[str, ...]) -> None:
     answer = ssl3d(*words)
     assert answer.code == 0
     assert all(name in answer.out for name in NAMES)
     assert answer.err == ""
 
 
-def test_version(ssl3d) -> None:  # type: ignore[no-untyped-def]
+def test_version(ssl3d) -> None:
     from importlib.metadata import version
 
     assert ssl3d("--version").out == f"ssl3d {version('ssl3d')}\n"
@@ -83,7 +85,7 @@ def test_version(ssl3d) -> None:  # type: ignore[no-untyped-def]
         (("clean", "--runs", "--all"), "--stale"),
     ],
 )
-def test_a_wrong_command_is_exit_code_2_and_one_panel_that_helps(ssl3d, words: tuple[str, ...], says: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_wrong_command_is_exit_code_2_and_one_panel_that_helps(ssl3d, words: tuple[str, ...], says: str) -> None:
     answer = ssl3d(*words)
     assert answer.code == 2
     assert answer.out == ""
@@ -109,14 +111,14 @@ def test_the_command_that_continues_drops_the_word_that_starts_over() -> None:
         (ZeroDivisionError("division by zero"), 1, "ZeroDivisionError: division by zero"),
     ],
 )
-def test_errors_of_the_system(capsys, error: BaseException, code: int, says: str) -> None:  # type: ignore[no-untyped-def]
+def test_errors_of_the_system(capsys, error: BaseException, code: int, says: str) -> None:
     assert report(error, ["prepare", "semantickitti", "--root", "data"]) == code
     captured = capsys.readouterr()
     assert says in captured.err
     assert captured.out == ""
 
 
-def test_debug_shows_the_traceback(ssl3d, here: Path) -> None:  # type: ignore[no-untyped-def]
+def test_debug_shows_the_traceback(ssl3d, here: Path) -> None:
     (here / "file").write_text("not a folder")
     assert "Traceback" not in ssl3d("split", "--show", "--workspace", "file").err
     for words in (("split", "--show", "--workspace", "file", "--debug"), ("--debug", "split", "--show", "-w", "file")):
@@ -143,7 +145,12 @@ def test_a_closed_pipe_is_quiet(here: Path) -> None:
 )
 def test_completion(here: Path, line: str, expected: str) -> None:
     (here / "workspace" / "runs" / "my-run").mkdir(parents=True)
-    environment = {**os.environ, "_SSL3D_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    environment = {
+        **os.environ,
+        "_SSL3D_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(line.count(" ")),
+    }
     script = "from ssl3d.cli.app import run; run([])"
     done = subprocess.run([sys.executable, "-c", script], cwd=here, env=environment, capture_output=True, text=True)
     assert expected in done.stdout.splitlines()
