@@ -70,7 +70,7 @@ def scan_picture(
     figure = Figure(figsize=(16, 11.4), dpi=100, facecolor=_rgb(_BACKGROUND))
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        4, 3, height_ratios=[5, 1.1, 1.1, 1.1], left=0.015, right=0.985, top=0.93, bottom=0.1, hspace=0.13, wspace=0.02
+        4, 3, height_ratios=[5, 1.1, 1.1, 1.1], left=0.015, right=0.985, top=0.92, bottom=0.1, hspace=0.13, wspace=0.02
     )
     reach = _reach(points)
     errors_last = np.where(truth == IGNORE, 0, np.where(truth == prediction, 1, 2))
@@ -83,9 +83,12 @@ def scan_picture(
         image = range_colors(points, colors, spec.sensor)
         strip.imshow(image, aspect="auto", interpolation="nearest")
         _frame(strip, f"{name}, range image ({image.shape[0]} x {image.shape[1]}, middle = ahead)")
-    overall = "no labels" if not confusion.counts.sum() else f"{100 * scores.overall_accuracy:.1f}% of points right"
-    detail = "" if not confusion.counts.sum() else f", mIoU {100 * scores.miou:.1f}% (nanmean, this scan alone)"
-    figure.suptitle(f"{title}: {overall}{detail}", color=_TEXT, fontsize=16, x=0.015, ha="left", y=0.985)
+    verdict = "no labels to compare with"
+    if confusion.counts.sum():
+        right, miou = 100 * scores.overall_accuracy, 100 * scores.miou
+        verdict = f"{right:.1f}% of points right, mIoU {miou:.1f}% (nanmean, this scan alone)"
+    figure.text(0.015, 0.985, title, color=_TEXT, fontsize=min(15, 15 * 110 / max(1, len(title))), va="top")
+    figure.text(0.015, 0.958, verdict, color=_DIM, fontsize=12, va="top")
     _legend(figure, spec, truth, prediction, scores.iou)
     return save_figure(figure, path)
 

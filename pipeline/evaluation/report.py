@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -145,7 +146,12 @@ def _comparable(row: Row) -> tuple[object, ...]:
 
 def _same_but_seed(row: Row) -> tuple[object, ...]:
     result = row.result
-    return result.method, result.backbone, result.split, result.checkpoint, result.step
+    return result.method, result.backbone, _without_seed(result.split), result.checkpoint, result.step
+
+
+def _without_seed(split: str) -> str:
+    """ "scan-1pct-seed0" -> "scan-1pct": another draw of the labeled scans is another seed of the same split."""
+    return re.sub(r"-seed\d+$", "", split)
 
 
 def _by(rows: Iterable[Row], key: Callable[[Row], tuple[object, ...]]) -> list[list[Row]]:
@@ -158,9 +164,13 @@ def _by(rows: Iterable[Row], key: Callable[[Row], tuple[object, ...]]) -> list[l
 
 def _group(rows: list[Row]) -> Group:
     first = rows[0].result
-    means = [_mean(same) for same in _by(rows, _same_but_seed) if len({row.result.seed for row in same}) > 1]
+    means = [_mean(same) for same in _by(rows, _same_but_seed) if len(_seeds(same)) > 1]
     shown = (*_mark_best(rows), *_mark_best(means))
     return Group(first.dataset, first.subset, rows[0].protocol, first.classes, first.colors, shown)
+
+
+def _seeds(rows: list[Row]) -> set[tuple[int, str]]:
+    return {(row.result.seed, row.result.split) for row in rows}
 
 
 def _mean(rows: list[Row]) -> Row:
@@ -173,7 +183,9 @@ def _mean(rows: list[Row]) -> Row:
 
     columns = zip(*(row.cells for row in rows), strict=True)
     cells = tuple(mean([cell.value for cell in column]) for column in columns)
-    return replace(rows[0], cells=cells, seeds=len(rows))
+    splits = {row.result.split for row in rows}
+    shown = rows[0].result if len(splits) == 1 else replace(rows[0].result, split=_without_seed(rows[0].result.split))
+    return replace(rows[0], result=shown, cells=cells, seeds=len(rows))
 
 
 def _mark_best(rows: list[Row]) -> list[Row]:

@@ -120,6 +120,14 @@ def test_seeds_are_averaged_only_where_nothing_else_differs(make_result: MakeRes
     assert len(Report(again, ["nanmean"]).groups[0].rows) == 2
 
 
+def test_another_draw_of_the_labeled_scans_is_another_seed(make_result: MakeResult) -> None:
+    draws = [make_result(f"r{i}", split=f"scan-1pct-seed{i}", seed=0) for i in range(3)]
+    mean = Report(draws, ["nanmean"]).groups[0].rows[-1]
+    assert (mean.seeds, mean.result.split, mean.cells[0].std) == (3, "scan-1pct", 0)
+    official = [make_result("a", split="lasermix-1pct"), make_result("b", split="lasermix-10pct", seed=1)]
+    assert len(Report(official, ["nanmean"]).rows) == len(Report(official, ["nanmean"]).groups[0].rows) == 2
+
+
 @pytest.mark.parametrize("width", [80, 100, 240])
 @pytest.mark.parametrize("count", [1, 3, 25])
 def test_a_terminal_of_any_width_shows_every_class_and_names_the_protocol(
