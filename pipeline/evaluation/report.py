@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,12 @@ class Row:
         if self.seeds == 1:
             return self.result.run
         return f"{self.result.method}, mean ± std of {self.seeds} seeds"
+
+    def mean_over(self, classes: Collection[str]) -> Cell:
+        """Mean IoU over some classes (the head, the tail), without those that the protocol leaves out."""
+        cells = zip(self.result.classes, self.cells[len(SUMMARY) :], strict=True)
+        values = [cell.value for name, cell in cells if name in classes and not math.isnan(cell.value)]
+        return Cell(statistics.fmean(values) if values else math.nan)
 
 
 @dataclass(frozen=True, slots=True)

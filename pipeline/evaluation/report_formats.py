@@ -45,10 +45,12 @@ def csv_text(report: Report) -> str:
     facts = ("run", "method", "backbone", "dataset", "split", "seed", "subset", "checkpoint", "step", "scans", "points")
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*facts, "protocol", "miou", "accuracy", "overall_accuracy", *(f"iou:{name}" for name in classes)])
+    scores = ("miou", "accuracy", "overall_accuracy", "head_miou", "tail_miou")
+    writer.writerow([*facts, "protocol", *scores, *(f"iou:{name}" for name in classes)])
     for row in report.rows:
         iou = dict(zip(row.result.classes, row.cells[len(SUMMARY) :], strict=True))
-        cells = [*row.cells[: len(SUMMARY)], *(iou.get(name) for name in classes)]
+        parts = [row.mean_over(row.result.head), row.mean_over(row.result.tail)]
+        cells = [*row.cells[: len(SUMMARY)], *parts, *(iou.get(name) for name in classes)]
         values = ["" if cell is None or (number := _number(cell)) is None else repr(number) for cell in cells]
         writer.writerow([*(getattr(row.result, fact) for fact in facts), row.protocol, *values])
     return out.getvalue()
@@ -238,6 +240,12 @@ def _per_class(group: Group, numbers: Sequence[str], width: int) -> list[Table]:
         for index, (name, color) in enumerate(zip(group.classes, group.colors, strict=True)):
             head = Text.assemble(("■ ", color), name)
             table.add_row(head, *(_rich(row.cells[len(SUMMARY) + index]) for row in chosen))
+        table.add_section()
+        first = group.rows[0].result
+        for name, classes in (("head", first.head), ("tail", first.tail)):
+            if classes:
+                means = (_rich(row.mean_over(classes)) for row in chosen)
+                table.add_row(f"{name}, mean of {len(classes)}", *means)
         tables.append(table)
     return tables
 

@@ -48,6 +48,11 @@ class EvalResult:
     key: str
 
     @property
+    def head(self) -> tuple[str, ...]:
+        """Names of the classes that are not rare."""
+        return tuple(name for name in self.classes if name not in self.tail)
+
+    @property
     def points(self) -> int:
         return self.confusion.points
 

@@ -69,6 +69,21 @@ def test_csv_has_a_line_per_run_and_protocol_at_full_precision(make_result: Make
     assert (lines[0]["iou:wall"], lines[0]["subset"], lines[0]["checkpoint"]) == ("", "val", "last")
 
 
+def test_head_and_tail_classes_apart(make_result: MakeResult) -> None:
+    result = make_result("a", (900, 500, 100, 0), tail=("traffic-sign", "pole"))
+    head = 100 * statistics.fmean((900 / 1000, 500 / 1100))  # no class is taken for the first, 100 for the second
+    assert result.head == ("car", "other-vehicle")
+    iou = [100 * value for value in result.scores("nanmean").iou]
+    line = next(csv.DictReader(io.StringIO(Report([result], ["nanmean"]).csv())))
+    assert float(line["head_miou"]) == pytest.approx(statistics.fmean(iou[:2])) == pytest.approx(head)
+    assert float(line["tail_miou"]) == pytest.approx(statistics.fmean(iou[2:]))
+    absent = make_result("b", (1000, 1000, 1000, 0), tail=("pole",))
+    assert next(csv.DictReader(io.StringIO(Report([absent], ["nanmean"]).csv())))["tail_miou"] == ""
+    narrow = drawn(Report([result], ["nanmean"]), 50)
+    assert re.search(rf"head, mean of 2 +{head:.1f} *\n", narrow)
+    assert "tail, mean of 2" in narrow
+
+
 def test_the_best_of_comparable_rows_is_bold_ties_in_print_included(make_result: MakeResult) -> None:
     results = [make_result("a", (900, 500, 100)), make_result("b", (900, 600, 100)), make_result("c", (100, 500, 100))]
     row = {row.name: [cell.best for cell in row.cells[3:]] for row in Report(results, ["nanmean"]).groups[0].rows}
