@@ -295,8 +295,9 @@ class ConsoleProgress:
                 refresh_per_second=5,
             )
             self._bars.start()
+        shown = task.name if len(task.name) <= 36 else f"{task.name[:16]}...{task.name[-17:]}"
         task.bar = self._bars.add_task(
-            task.name, total=task.total, completed=task.done, amount=task.amount(), note=task.text
+            shown, total=task.total, completed=task.done, amount=task.amount(), note=task.text
         )
         for drawn in self._bars.tasks:
             if drawn.id == task.bar:  # the bar appears late: its clock starts with the work

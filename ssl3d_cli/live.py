@@ -50,6 +50,7 @@ class TrainingView:
         self._stride = 1
         self._seen = 0
         self._printed: float | None = None
+        self._shown: int | None = None
         self._live: Any = None
 
     def __enter__(self) -> TrainingView:
@@ -62,7 +63,7 @@ class TrainingView:
             self._live.update(self.draw(), refresh=True)
             self._live.stop()
             self._live = None
-        elif self.last is not None and self._printed is not None:
+        elif self.last is not None and self._shown not in (None, self.last.step):
             self.console.print(plain_line(self.last, self.elapsed), markup=False, soft_wrap=True)
 
     @property
@@ -84,7 +85,7 @@ class TrainingView:
                 self._live = Live(get_renderable=self.draw, console=self.console, refresh_per_second=4)
                 self._live.start()
         elif self._printed is None or time.monotonic() - self._printed >= PLAIN_INTERVAL:
-            self._printed = time.monotonic()
+            self._printed, self._shown = time.monotonic(), status.step
             self.console.print(plain_line(status, self.elapsed), markup=False, soft_wrap=True)
 
     def _remember(self, loss: float | None) -> None:

@@ -85,8 +85,8 @@ def evaluate(
     facts: dict[str, object] = {}
     if out is not None:
         facts["report"] = out
-    for path in pictured:
-        facts[f"picture {len(facts)}"] = path
+    if pictured:
+        facts["pictures"] = "\n".join(map(str, pictured))
     facts["took"] = console.time_text(time.monotonic() - start)
     best = max(results, key=lambda result: result.scores("nanmean").miou)
     then = [options.command_line("predict", best.run, "--format", "semantickitti", "--out", "predictions")]

@@ -40,7 +40,7 @@ def status(
     """
     from ssl3d.pipeline.graph import graph_status
 
-    if not (workspace / "workspace.json").exists() and (not workspace.exists() or not any(workspace.iterdir())):
+    if not workspace.exists() or (workspace.is_dir() and not any(workspace.iterdir())):
         _empty(workspace, as_json)
         return
     from ssl3d.cli.commands.runs import draw_runs, summaries
@@ -72,7 +72,7 @@ def _empty(workspace: Path, as_json: bool) -> None:
     console.out().print("Begin with one of:")
     for command in (
         options.command_line("prepare", "semantickitti", "--root", "DIR"),
-        options.command_line("demo"),
+        "ssl3d demo",
     ):
         console.out().print(f"  {command}", markup=False, style="cyan")
 

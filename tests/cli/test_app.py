@@ -118,6 +118,23 @@ def test_errors_of_the_system(capsys, error: BaseException, code: int, says: str
     assert captured.out == ""
 
 
+def test_status_of_nothing_says_how_to_begin(ssl3d, here: Path) -> None:
+    answer = ssl3d("status")
+    assert answer.code == 0 and "ssl3d prepare" in answer.out and "ssl3d demo" in answer.out
+    value = json.loads(ssl3d("status", "--json").out)
+    assert value["stages"] == value["runs"] == []
+    assert list(here.iterdir()) == []
+
+
+def test_a_workspace_that_is_a_file_or_of_a_newer_version(ssl3d, here: Path) -> None:
+    (here / "file").write_text("not a folder")
+    assert ssl3d("status", "--workspace", "file").code == 2
+    (here / "new").mkdir()
+    (here / "new" / "workspace.json").write_text('{"schema": 99, "current": null}')
+    answer = ssl3d("status", "--workspace", "new")
+    assert answer.code == 1 and "newer" in answer.err and "upgrade" in answer.err
+
+
 def test_debug_shows_the_traceback(ssl3d, here: Path) -> None:
     (here / "file").write_text("not a folder")
     assert "Traceback" not in ssl3d("split", "--show", "--workspace", "file").err
