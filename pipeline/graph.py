@@ -85,23 +85,24 @@ def dataset_status(handle: DatasetHandle) -> list[StageStatus]:
 def _judge(
     stage: type[Stage], product: Product, products: dict[str, Product | None], outdated: list[str]
 ) -> tuple[State, str]:
+    command = product.manifest.about.get("command", stage.command)
     if why := stale_reason(stage, product, products):
-        return "stale", why
+        return "stale", f"{why}; type: {command}"
     if not product.complete:
         done, total = len(product.done), len(product.manifest.plan)
-        return "partial", f"{done} of {total} units are done; the same command goes on: {stage.command}"
+        return "partial", f"{done} of {total} units are done; to go on, type: {command}"
     health = {unit: product.health(entry) for unit, entry in product.done.items()}
     damaged = sorted(unit for unit, state in health.items() if state == "damaged")
     if damaged:
         names = ", ".join(damaged[:3]) + (" ..." if len(damaged) > 3 else "")
-        return "damaged", f"files are missing or cut in {names}; made again by: {stage.command}"
+        return "damaged", f"files are missing or cut in {names}; made again by: {command}"
     if stage.summary is not None and not (product.folder / stage.summary).exists():
-        return "damaged", f"{stage.summary} is missing; made again by: {stage.command}"
+        return "damaged", f"{stage.summary} is missing; made again by: {command}"
     if changed := changed_paths(product):
         names = ", ".join(changed[:2]) + (f" and {len(changed) - 2} more" if len(changed) > 2 else "")
-        return "stale", f"the source folder changed: {names}; only what changed is made again"
+        return "stale", f"the source folder changed: {names}; what changed is made again by: {command}"
     if outdated:
-        return "stale", f"what it needs is not up to date: {', '.join(outdated)}"
+        return "stale", f"what it needs is not up to date: {', '.join(outdated)}; then type: {command}"
     touched = sum(state == "touched" for state in health.values())
     return "cached", f"{touched} units have new file times and are checked at the next run" if touched else ""
 

@@ -88,8 +88,9 @@ class Stage(ABC):
 
     Class attributes: ``name`` as typed; ``version``, to be raised when results change; ``needs``, names of stages;
     ``counts``, what a unit of progress is called; ``command``, how a user runs it; ``summary``, the JSON file that
-    ``finish`` writes. Attribute ``reads``: the kinds of files that it reads of a needed stage (default: all; decides
-    what makes a unit stale).
+    ``finish`` writes; ``worker_bytes``, how much a worker process has to write to be worth its start (for stages whose
+    work is mostly copying). Attribute ``reads``: the kinds of files that it reads of a needed stage (default: all;
+    decides what makes a unit stale).
     """
 
     name: ClassVar[str]
@@ -98,6 +99,7 @@ class Stage(ABC):
     counts: ClassVar[str] = "unit"
     command: ClassVar[str]
     summary: ClassVar[str | None] = None
+    worker_bytes: ClassVar[int] = 0
 
     def __init__(self, params: Params) -> None:
         self.params = params
@@ -124,7 +126,7 @@ class Stage(ABC):
         return {}
 
     def about(self) -> Mapping[str, Any]:
-        """Facts kept in the manifest for later stages (JSON)."""
+        """Facts kept in the manifest (JSON); ``command``: what to type to make this very product."""
         return {}
 
     def finish(self, product: Product) -> None:  # noqa: B027  most stages have nothing to add
@@ -340,6 +342,8 @@ def _run_pending(
     failures: list[tuple[str, DataError]] = []
     journal = JournalWriter(folder)
     total = sum(unit.weight for unit in pending)
+    if stage.worker_bytes:
+        jobs = min(jobs, 1 + sum(unit.size for unit in pending) // stage.worker_bytes)
     try:
         with (
             progress.task(stage.name, total=total, unit=stage.counts) as task,

@@ -5,6 +5,7 @@ Labels lie in files of their own, so that training never opens them. Nothing is 
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -44,11 +45,13 @@ class PrepareStage(Stage):
     version = 1
     counts = "scan"
     command = "ssl3d prepare semantickitti --root DIR"
+    worker_bytes = 64 << 20
     params: PrepareParams
 
-    def __init__(self, params: PrepareParams, layout: Layout) -> None:
+    def __init__(self, params: PrepareParams, layout: Layout, dataset: str) -> None:
         super().__init__(params)
         self.layout = layout
+        self.dataset = dataset
 
     def units(self, upstream: Upstream) -> Sequence[Unit]:
         return [
@@ -66,7 +69,14 @@ class PrepareStage(Stage):
         return {"reader": self.layout.reader, "root": str(self.layout.root)}
 
     def about(self) -> Mapping[str, Any]:
-        return {"warnings": [warning_text(item) for item in self.layout.warnings]}
+        words = ["ssl3d", "prepare", self.layout.reader, "--root", str(self.layout.root)]
+        words += ["--labels", "scribbles"] if self.params.label_set == "scribbles" else []
+        words += ["--classes", self.params.classes] if self.params.classes != "single" else []
+        words += ["--compress"] if self.params.compress else []
+        words += ["--name", self.dataset] if self.dataset != self.layout.reader else []
+        words += ["--allow-partial"] if self.params.allow_partial else []
+        warnings = [warning_text(item) for item in self.layout.warnings]
+        return {"command": shlex.join(words), "warnings": warnings}
 
     def watched(self) -> Mapping[str, int | None]:
         """Folders of scans and labels, the sequences' folders, calibrations and poses."""
@@ -193,7 +203,7 @@ def prepare(
     reader.spec(params.classes)  # an unknown class list is an error before anything is looked for
     with progress.task("looking", total=None):
         layout = reader.discover(root, params.label_set, params.allow_partial)
-    stage = PrepareStage(params, layout)
+    stage = PrepareStage(params, layout, handle.name)
     with workspace.lock(f"data-{handle.name}", progress):
         previous = handle.product("prepare")
         if previous is not None and (other := previous.manifest.identity.get("root")) != str(layout.root):

@@ -5,6 +5,7 @@ Training opens points and these files and never the full labels, so a method can
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ class SplitStage(Stage):
     version = 1
     needs = ("prepare",)
     command = "ssl3d split --ratio 1%"
+    worker_bytes = 64 << 20
     summary = SPLIT_FILE
     params: SplitParams
 
@@ -118,6 +120,19 @@ class SplitStage(Stage):
     def identity(self, upstream: Upstream) -> Mapping[str, Any]:
         ids = [[scan.scan_id for scan in scans] for scans in (self.choice.labelled, self.choice.unlabelled)]
         return {"scans": digest_value(ids)}
+
+    def about(self) -> Mapping[str, Any]:
+        words = ["ssl3d", "split"]
+        if self.params.ratio is not None:
+            words += ["--ratio", percent_text(self.params.ratio), "--seed", str(self.params.seed)]
+        elif self.params.official is not None:
+            words += ["--official", self.params.official]
+        else:
+            words += ["--list", str(self.params.list_file)]
+        words += ["--transductive"] if self.params.transductive else []
+        words += ["--allow-missing"] if self.params.allow_missing else []
+        words += ["--dataset", self.dataset.name] if self.dataset.name != self.dataset.spec.name else []
+        return {"command": shlex.join(words)}
 
     @staticmethod
     def run(unit: Unit, params: SplitParams, inputs: UnitInputs, out: Path) -> Mapping[str, Any]:

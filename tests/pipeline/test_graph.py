@@ -88,19 +88,20 @@ def test_a_dataset_that_is_not_mounted_is_no_change(made: Workspace, kitti: Path
     assert states(made)["prepare"].state == "cached"
 
 
-def test_interrupted_and_damaged_work(made: Workspace) -> None:
+def test_interrupted_and_damaged_work(made: Workspace, kitti: Path) -> None:
     handle = made.dataset()
     prepared, chosen = handle.product("prepare"), handle.product("split")
     assert prepared is not None and chosen is not None
     next(chosen.folder.glob("*.h5")).write_bytes(b"")
     status = states(made)["split"]
-    assert status.state == "damaged" and "ssl3d split" in status.why
+    assert status.state == "damaged" and "ssl3d split --ratio 30% --seed 0" in status.why
     (chosen.folder / "split.json").unlink()
     replace(prepared.manifest, complete=False).write(prepared.folder)
     journal = prepared.folder / "journal.jsonl"
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:3]))
     status = states(made)["prepare"]
     assert status.state == "partial" and "3 of 4 units" in status.why
+    assert status.why.endswith(f"ssl3d prepare semantickitti --root {kitti}")
 
 
 def test_a_missing_summary_is_damage(made: Workspace) -> None:
@@ -201,3 +202,17 @@ def test_a_second_dataset_stands_beside_the_first(made: Workspace, kitti_once: P
         ("semantickitti", "prepare"),
         ("semantickitti", "split"),
     ]
+
+
+def test_the_command_that_makes_a_product_again_is_known(
+    workspace: Workspace, kitti: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = kitti.rename(tmp_path / "my kitti")
+    prepare(workspace, "semantickitti", root, PrepareParams(classes="multiscan", allow_partial=True), name="mine")
+    split(workspace, SplitParams(ratio="0.5", seed=3, transductive=True))
+    for stage in (PrepareStage, SplitStage):
+        monkeypatch.setattr(stage, "version", stage.version + 1)
+    found = states(workspace)
+    options = "--classes multiscan --name mine --allow-partial"
+    assert found["prepare"].why.endswith(f"type: ssl3d prepare semantickitti --root '{root}' {options}")
+    assert found["split"].why.endswith("type: ssl3d split --ratio 50% --seed 3 --transductive --dataset mine")

@@ -24,8 +24,9 @@ UNITS = 7 + 4 + 3 + 2
 COMMAND = """
 import sys
 from ssl3d.data.errors import Ssl3dError
-from ssl3d.pipeline.stages.prepare import prepare
+from ssl3d.pipeline.stages.prepare import PrepareStage, prepare
 from ssl3d.pipeline.workspace import Workspace
+PrepareStage.worker_bytes = 0  # workers, however little there is to do
 if __name__ == "__main__":
     try:
         result = prepare(Workspace.open(sys.argv[1]), "semantickitti", sys.argv[2], jobs=int(sys.argv[3]))

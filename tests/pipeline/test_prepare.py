@@ -13,7 +13,7 @@ from ssl3d.data.datasets.registry import get_reader
 from ssl3d.data.errors import DataError, Ssl3dError, UsageError
 from ssl3d.data.store import ShardReader
 from ssl3d.pipeline import stage as stage_module
-from ssl3d.pipeline.stages.prepare import PrepareParams, PrepareResult, prepare
+from ssl3d.pipeline.stages.prepare import PrepareParams, PrepareResult, PrepareStage, prepare
 from ssl3d.pipeline.workspace import Workspace
 
 Digests = Callable[[Path], dict[str, str]]
@@ -21,6 +21,12 @@ Digests = Callable[[Path], dict[str, str]]
 
 def run(workspace: Workspace, root: Path, **kwargs: Any) -> PrepareResult:
     return prepare(workspace, "semantickitti", root, PrepareParams(**kwargs.pop("params", {})), **kwargs)
+
+
+@pytest.fixture
+def eager_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are started however little there is to do."""
+    monkeypatch.setattr(PrepareStage, "worker_bytes", 0)
 
 
 def test_counts_and_files(workspace: Workspace, kitti_once: Path, heard: Any) -> None:
@@ -59,6 +65,7 @@ def test_shards_hold_what_the_files_hold(workspace: Workspace, kitti_once: Path)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.usefixtures("eager_workers")
 def test_products_are_the_same_bytes_every_time(tmp_path: Path, kitti_once: Path, digests: Digests, jobs: int) -> None:
     first = run(Workspace.open(tmp_path / "a"), kitti_once)
     second = run(Workspace.open(tmp_path / "b"), kitti_once, jobs=jobs)
@@ -171,6 +178,7 @@ def small_disk(tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.usefixtures("eager_workers")
 def test_a_disk_that_fills_up_is_said_and_the_command_goes_on_later(
     small_disk: Path, make_kitti: Any, tmp_path: Path, digests: Digests, monkeypatch: pytest.MonkeyPatch, jobs: int
 ) -> None:
@@ -190,3 +198,13 @@ def test_a_disk_that_fills_up_is_said_and_the_command_goes_on_later(
 def test_real_frames(workspace: Workspace, real_kitti: Path) -> None:
     result = run(workspace, real_kitti / "dataset", params={"allow_partial": True})
     assert (result.scans, result.points) == (4, sum(p.stat().st_size // 16 for p in real_kitti.rglob("*.bin")))
+
+
+@pytest.mark.slow
+def test_generated_streets_are_read_with_no_special_case(workspace: Workspace, tmp_path: Path, heard: Any) -> None:
+    from ssl3d.data.synthetic.street import generate_street, planned_scans
+
+    generate_street(tmp_path / "street", "tiny", seed=0)
+    result = run(workspace, tmp_path / "street", progress=heard)
+    assert result.scans == planned_scans("tiny") and result.subsets().keys() == {"train", "val", "test"}
+    assert heard.text == ""
