@@ -84,6 +84,7 @@ class MinkUNetMicroParams(MinkUNetParams):
 
     voxel_size: float = Field(0.15, gt=0, description="voxel edge in metres")
     blocks: Blocks = Field((1, 1, 1, 1, 1, 1, 1, 1), description=BLOCKS_HELP)
+    decoder: Literal["base", "A"] = Field("A", description="decoder widths before the multiplier: 128,128,96,96")
     width: float = Field(0.25, gt=0, description="multiplier of all widths, rounded to multiples of 8")
 
 
@@ -103,7 +104,7 @@ class BasicBlock(nn.Module):
         out = self.relu(self.norm1(self.conv1(x)))
         out = self.norm2(self.conv2(out))
         shortcut = x if self.downsample is None else self.downsample(x)
-        return out.with_features(F.relu_(out.features + shortcut.features))
+        return out.with_features(F.relu_(out.features.add_(shortcut.features)))
 
 
 class RowHead(Convolution):
