@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -21,8 +22,48 @@ _CHUNK_ROWS = 1 << 15
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+class _Sketch(io.RawIOBase):
+    """Stands for the file before HDF5: keeps what it writes as a list of pieces, in memory.
+
+    HDF5 may crash the process when a write of its own fails (full disk). So it writes here, where nothing fails, and
+    the pieces, a few kilobytes of structure, are written to the disk by ``ShardWriter``.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: list[tuple[int, bytes]] = []
+        self.size = 0
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
+        return self._at
+
+    def write(self, data: Any) -> int:
+        self.pieces.append((self._at, bytes(data)))
+        self._at += len(self.pieces[-1][1])
+        self.size = max(self.size, self._at)
+        return len(self.pieces[-1][1])
+
+    def readinto(self, target: Any) -> int:
+        view = memoryview(target).cast("B")
+        view[:] = bytes(len(view))
+        for at, piece in self.pieces:
+            begin, end = max(at, self._at), min(at + len(piece), self._at + len(view))
+            if begin < end:
+                view[begin - self._at : end - self._at] = piece[begin - at : end - at]
+        self._at += len(view)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        self.size = self._at if size is None else size
+        return self.size
+
+
 class ShardWriter:
-    """Writes a shard whose array sizes are known beforehand, piece by piece, in constant memory.
+    """Writes a shard whose array sizes are known beforehand, piece by piece, in constant memory (unless compressed).
 
     Used as a context manager: leaving it normally syncs and renames the file; leaving it by an exception removes it.
 
@@ -51,20 +92,19 @@ class ShardWriter:
         self.path = Path(path)
         self.attrs: dict[str, Any] = {}
         self._sync = sync
+        self._handle = -1
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         table = np.ascontiguousarray(offsets, np.int64)
         self._per_scan = _roles(table, arrays, per_scan)
         self._places = {"offsets": Place(table.shape, np.dtype("<i8"), None)}
         self._places |= {n: Place(tuple(shape), np.dtype(dtype), None) for n, (shape, dtype) in arrays.items()}
         self._bytes = sum(int(np.prod(p.shape)) * p.dtype.itemsize for p in self._places.values())
-        self._file: h5py.File | None = None
-        self._handle = -1
+        self._sketch = _Sketch()
+        self._file = h5py.File(self._sketch, "w", libver=("v110", "v110"))
+        for name, place in self._places.items():
+            self._places[name] = _create(self._file, name, place, compress)
         with self._guard():
-            self._file = h5py.File(self._temporary, "w", libver=("v108", "v108"), locking=False)
-            for name, place in self._places.items():
-                self._places[name] = _create(self._file, name, place, compress)
-            self._file.flush()
-            self._handle = os.open(self._temporary, os.O_WRONLY)
+            self._handle = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         self.write("offsets", table)
 
     def write(self, name: str, values: Array, start: int = 0) -> None:
@@ -75,27 +115,29 @@ class ShardWriter:
             raise ValueError(f"{name}: {data.shape} rows from {start} do not fit into {place.shape}")
         if not data.size:
             return
+        if place.at is None:
+            self._file[name][start : start + len(data)] = data
+        else:  # beside HDF5, into space that it has allocated: saves its locks and copies
+            self._put(data.reshape(-1).view(np.uint8).data, place.at + start * (data.nbytes // len(data)))
+
+    def _put(self, data: memoryview | bytes, at: int) -> None:
+        rest = memoryview(data)
         with self._guard():
-            if place.at is None:
-                assert self._file is not None
-                self._file[name][start : start + len(data)] = data
-                return
-            # beside HDF5, into space that it has allocated: saves its locks and copies
-            at = place.at + start * (data.nbytes // len(data))
-            rest = data.reshape(-1).view(np.uint8).data
             while rest:
                 written = os.pwrite(self._handle, rest, at)
                 at, rest = at + written, rest[written:]
 
     def close(self) -> None:
-        """Write the attributes, sync, and give the file its name."""
+        """Write structure and attributes, sync, and give the file its name."""
+        own = {SCHEMA_ATTR: SCHEMA_VERSION, ROLES_ATTR: ",".join(sorted(self._per_scan))}
+        for name, value in {**self.attrs, **own}.items():
+            # texts of variable length would lie in a heap without checksum, where damage can hang HDF5
+            self._file.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
+        self._file.close()
+        for at, piece in self._sketch.pieces:
+            self._put(piece, at)
         with self._guard():
-            assert self._file is not None
-            self._file.attrs[SCHEMA_ATTR] = SCHEMA_VERSION
-            self._file.attrs[ROLES_ATTR] = ",".join(sorted(self._per_scan))
-            for name, value in self.attrs.items():
-                self._file.attrs[name] = value
-            self._file.close()
+            os.ftruncate(self._handle, self._sketch.size)
             if self._sync:
                 os.fsync(self._handle)
             os.close(self._handle)
@@ -104,10 +146,7 @@ class ShardWriter:
 
     def discard(self) -> None:
         """Give up: close and remove the temporary file."""
-        if self._file is not None:
-            # on a full disk HDF5 cannot write what it has left; the file goes away next anyhow
-            with contextlib.suppress(OSError, RuntimeError):
-                self._file.close()
+        self._file.close()
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
@@ -128,7 +167,7 @@ class ShardWriter:
     def _guard(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, RuntimeError) as error:
+        except OSError as error:
             self.discard()
             raise _write_error(error, self.path, self._bytes) from error
 
@@ -172,7 +211,9 @@ def _roles(
 def _create(file: h5py.File, name: str, place: Place, compress: str | None) -> Place:
     if compress is not None and 0 not in place.shape:
         chunk = (min(_CHUNK_ROWS, place.shape[0]), *place.shape[1:])
-        file.create_dataset(name, place.shape, place.dtype, chunks=chunk, compression=compress, shuffle=True)
+        file.create_dataset(
+            name, place.shape, place.dtype, chunks=chunk, compression=compress, shuffle=True, fletcher32=True
+        )
         return place
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_layout(h5py.h5d.CONTIGUOUS)
@@ -193,14 +234,15 @@ def storable(values: Array) -> Array:
     return values
 
 
-def _write_error(error: Exception, path: Path, size: int) -> DataError:
-    text = str(error)
-    number = getattr(error, "errno", None)
-    # HDF5 reports the errno of its system call within a text
-    if number in _FULL or any(f"errno = {code}" in text for code in _FULL):
+def _write_error(error: OSError, path: Path, size: int) -> DataError:
+    if error.errno in _FULL:
         return DataError(
             f"the disk is full: {size / 1e6:.0f} MB are needed for this file",
             where={"file": path},
             hint="free space or choose another disk by --workspace; the same command goes on where it stopped",
         )
-    return DataError(f"cannot write a shard: {text}", where={"file": path}, hint="check the folder and its permissions")
+    return DataError(
+        f"cannot write a shard: {error.strerror or error}",
+        where={"file": path},
+        hint="check the folder and its permissions",
+    )

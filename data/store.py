@@ -6,7 +6,7 @@ A shard holds ``offsets`` (S + 1) int64 and arrays that are either *per point* (
 - arrays are contiguous and uncompressed unless asked otherwise, so a scan is read with one ``pread`` at the array's
   place in the file, past HDF5 and its global lock; nothing stays open between reads, so readers can be pickled, forked
   and used from threads, and thousands of shards need no file handles;
-- the file uses HDF5's 1.8 format, whose metadata blocks carry checksums: a damaged structure is found by HDF5 and
+- the file uses HDF5's 1.10 format, whose metadata blocks carry checksums: a damaged structure is found by HDF5 and
   reported as ``DamagedShard``. Older layouts are refused, since HDF5 may crash on damaged ones;
 - a shard is written under a temporary name, synced and renamed: a file with the right name is whole.
 """
@@ -112,8 +112,9 @@ class ShardReader:
         load = self._load()
         if name == "offsets":
             return load.offsets.copy()
-        with self._opened(load) as handle:
-            return _text(self._rows(handle, load, name, 0, self._place(load, name).shape[0]))
+        place = self._place(load, name)
+        with self._opened(load) as handle, self._translated():
+            return _text(self._rows(handle, name, place, 0, place.shape[0]))
 
     def _read(self, names: Collection[str], index: int) -> list[Array]:
         load = self._load()
@@ -122,13 +123,14 @@ class ShardReader:
             raise IndexError(f"scan {index} of {count} in {self._name}")
         index %= count
         begin, end = load.offsets[index : index + 2].tolist()
+        places = [self._place(load, name) for name in names]
         values = []
-        with self._opened(load) as handle:
-            for name in names:
+        with self._opened(load) as handle, self._translated():
+            for name, place in zip(names, places, strict=True):
                 if name in load.per_scan:
-                    values.append(_text(self._rows(handle, load, name, index, index + 1))[0])
+                    values.append(_text(self._rows(handle, name, place, index, index + 1))[0])
                 else:
-                    values.append(self._rows(handle, load, name, begin, end))
+                    values.append(self._rows(handle, name, place, begin, end))
         return values
 
     def _place(self, load: _Index, name: str) -> Place:
@@ -137,10 +139,9 @@ class ShardReader:
         except KeyError:
             raise KeyError(f"{self._name} has no {name!r}; it has {', '.join(load.places)}") from None
 
-    def _rows(self, handle: int, load: _Index, name: str, begin: int, end: int) -> Array:
-        place = self._place(load, name)
+    def _rows(self, handle: int, name: str, place: Place, begin: int, end: int) -> Array:
         if place.at is None:
-            with self._translated(), h5py.File(self._name, "r", locking=False) as file:
+            with h5py.File(self._name, "r", locking=False) as file:
                 stored: Array = file[name][begin:end]
                 return stored
         values = np.empty((end - begin, *place.shape[1:]), place.dtype)
@@ -206,7 +207,7 @@ def _open_index(path: str) -> _Index:
                 hint="it was written by a newer ssl3d: pip install -U ssl3d, or prepare into another --workspace",
             )
         per_scan = frozenset(filter(None, str(attrs.pop(ROLES_ATTR)).split(",")))
-        places = {name: _place_of(data, status.st_size) for name, data in file.items()}
+        places = {name: _place_of(name, data, status.st_size) for name, data in file.items()}
         offsets = np.asarray(file["offsets"][...], np.int64)
     del places["offsets"]
     check_lengths(offsets, places, per_scan)
@@ -214,11 +215,13 @@ def _open_index(path: str) -> _Index:
     return _Index(_stamp(status), offsets, places, per_scan, attrs)
 
 
-def _place_of(data: h5py.Dataset, file_size: int) -> Place:
+def _place_of(name: str, data: h5py.Dataset | None, file_size: int) -> Place:
+    if not isinstance(data, h5py.Dataset):
+        raise ValueError(f"the array {name} cannot be opened")
     at = data.id.get_offset() if data.chunks is None else None
     size = int(np.prod(data.shape)) * data.dtype.itemsize
     if at is not None and at + size > file_size:
-        raise ValueError(f"{data.name} ends at byte {at + size} of {file_size}")
+        raise ValueError(f"{name} ends at byte {at + size} of {file_size}")
     if data.chunks is None and size == 0:
         at = 0  # HDF5 gives no place to an array without rows
     return Place(tuple(data.shape), data.dtype, at)
@@ -242,4 +245,6 @@ def _text(values: Array) -> Array:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.bytes_):
+        return value.decode()
     return value.item() if isinstance(value, np.generic) else value

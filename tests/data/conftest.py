@@ -1,0 +1,63 @@
+"""Small folders in SemanticKITTI's layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+KNOWN_RAW = np.array([0, 1, 10, 11, 40, 48, 50, 70, 72, 80, 81, 99, 252, 254], np.uint32)
+TR = "0 -1 0 0.1 0 0 -1 -0.2 1 0 0 -0.3"
+
+MakeKitti = Callable[..., Path]
+
+
+@pytest.fixture
+def make_kitti(tmp_path: Path) -> MakeKitti:
+    """``make_kitti({"00": 3, "08": 2}, points=50, images=False, scribbles=False, name="kitti")``: a whole dataset.
+
+    Its manifest states its own counts, as generated data does; ``manifest=False`` leaves it out.
+    """
+
+    def make(
+        sequences: Mapping[str, int] | None = None,
+        *,
+        points: int = 50,
+        images: bool = False,
+        scribbles: bool = False,
+        manifest: bool = True,
+        name: str = "kitti",
+        seed: int = 0,
+    ) -> Path:
+        counts = dict(sequences or {"00": 3, "08": 2, "11": 1})
+        rng = np.random.default_rng(seed)
+        root = tmp_path / name
+        for sequence, frames in counts.items():
+            folder = root / "sequences" / sequence
+            labelled = int(sequence) <= 10
+            for sub in ("velodyne", *(["labels"] * labelled), *(["scribbles"] * scribbles), *(["image_2"] * images)):
+                (folder / sub).mkdir(parents=True)
+            for frame in range(frames):
+                n = points + frame
+                scan = rng.normal(0, 10, (n, 4)).astype("<f4")
+                scan[:, 3] = rng.random(n)
+                scan.tofile(folder / "velodyne" / f"{frame:06d}.bin")
+                words = rng.choice(KNOWN_RAW, n) | (rng.integers(0, 500, n).astype("<u4") << np.uint32(16))
+                if labelled:
+                    words.astype("<u4").tofile(folder / "labels" / f"{frame:06d}.label")
+                if scribbles:
+                    words[rng.random(n) > 0.1] = 0
+                    words.astype("<u4").tofile(folder / "scribbles" / f"{frame:06d}.label")
+                if images:
+                    (folder / "image_2" / f"{frame:06d}.png").write_bytes(b"")
+            (folder / "calib.txt").write_text(f"P2: 700 0 600 45 0 700 180 0 0 0 1 0\nTr: {TR}\n")
+            lines = [f"1 0 0 {frame}.5 0 1 0 0 0 0 1 {2 * frame}" for frame in range(frames)]
+            (folder / "poses.txt").write_text("\n".join(lines) + "\n")
+        if manifest:
+            (root / "ssl3d_synth.json").write_text(json.dumps({"complete": True, "scans_per_sequence": counts}))
+        return root
+
+    return make
