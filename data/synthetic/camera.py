@@ -76,8 +76,8 @@ def make_calibration(scale: float) -> Calibration:
     return Calibration(projections, tr, width, height)
 
 
-@njit(cache=True)
-def _texture(material: int, x: float, y: float, z: float, nz: float, t: float) -> float:
+@njit
+def _texture(material: Word, x: float, y: float, z: float, nz: float, t: float) -> float:
     """Brightness of the material at a place, around 1. Fine grain fades out with distance (it would alias)."""
     key = mix(np.uint64(991), np.uint64(material))
     u, v = (x, y) if abs(nz) > 0.7 else (x + y, z)
@@ -101,7 +101,7 @@ def _texture(material: int, x: float, y: float, z: float, nz: float, t: float) -
     return 1.0 + 0.06 * value_noise(key, 0.8 * u, 0.8 * v)
 
 
-@njit(cache=True)
+@njit
 def _sky(d: tuple, key: Word) -> tuple[float, float, float]:
     up = max(d[2], 0.0)
     f = up / (up + 0.25)
@@ -112,7 +112,7 @@ def _sky(d: tuple, key: Word) -> tuple[float, float, float]:
     return red + (0.95 - red) * white, green + (0.95 - green) * white, blue + (0.96 - blue) * white
 
 
-@njit(cache=True)
+@njit
 def _color(scene: Scene, o: tuple, d: tuple, sun: tuple, key: Word) -> tuple[float, float, float]:
     touch = cast(scene, o, d, 0.3, 250.0)
     if touch.solid == MISS:

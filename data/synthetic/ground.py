@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from ssl3d.data.synthetic.materials import LANE, ROAD, TERRAIN
+from ssl3d.data.synthetic.materials import BED, LANE, ROAD, SOIL, TERRAIN
 from ssl3d.data.synthetic.rng import cos_sin, mix, unit, value_noise
 
 # columns of Ground.streets
@@ -52,6 +52,7 @@ class Ground(NamedTuple):
     lot_of: npt.NDArray[np.int32]  # (k, 2, metres) index into lots
     lots: npt.NDArray[np.float64]  # (l, 16)
     hills: npt.NDArray[np.float64]  # (w, 4) amplitude, kx, ky, phase
+    stamp: npt.NDArray[np.void]  # see kernels.py
 
 
 @njit(cache=True)
@@ -67,7 +68,7 @@ def main_at(ground: Ground, x: float) -> tuple[float, float, float]:
     return a[0] + (b[0] - a[0]) * f, c / n, s / n
 
 
-@njit(cache=True)
+@njit
 def station(ground: Ground, k: int, x: float, y: float) -> tuple[float, float]:
     """(s, d) of a point in street k: distance along it and to the left of its centre line."""
     street = ground.streets[k]
@@ -82,21 +83,23 @@ def station(ground: Ground, k: int, x: float, y: float) -> tuple[float, float]:
     return s, (y - cy) * c - (x - s) * sn
 
 
-@njit(cache=True)
-def nearest_street(ground: Ground, x: float, y: float) -> tuple[int, float, float, float]:
-    """(street, s, d, distance beyond its edge) of the street whose edge is nearest to the point."""
-    best, best_s, best_d, best_e = 0, 0.0, 0.0, 1e9
+@njit
+def nearest_street(ground: Ground, x: float, y: float) -> tuple[int, float, float, float, float]:
+    """(street, s, d, e, e2): the street whose edge is nearest, the distance beyond it, and that of the next one."""
+    best, best_s, best_d, best_e, next_e = 0, 0.0, 0.0, 1e9, 1e9
     for k in range(ground.streets.shape[0]):
         s, d = station(ground, k, x, y)
         street = ground.streets[k]
         if street[S_MIN] <= s <= street[S_MAX]:
             e = abs(d) - street[HALF]
             if e < best_e:
-                best, best_s, best_d, best_e = k, s, d, e
+                best, best_s, best_d, best_e, next_e = k, s, d, e, best_e
+            elif e < next_e:
+                next_e = e
     if best_e > 1e8:
         best_s, best_d = station(ground, 0, x, y)
         best_e = abs(best_d) - ground.streets[0, HALF]
-    return best, best_s, best_d, best_e
+    return best, best_s, best_d, best_e, next_e
 
 
 @njit(cache=True)
@@ -106,7 +109,7 @@ def lot_at(ground: Ground, k: int, s: float, d: float) -> int:
     return ground.lot_of[k, side, min(max(at, 0), ground.lot_of.shape[2] - 1)]
 
 
-@njit(cache=True)
+@njit
 def marking(ground: Ground, k: int, s: float, d: float, e: float) -> int:
     """ROAD or LANE inside a road."""
     lines = ground.streets[k, LINES]
@@ -136,10 +139,11 @@ def marking(ground: Ground, k: int, s: float, d: float, e: float) -> int:
     return ROAD
 
 
-@njit(cache=True)
+@njit
 def surface(ground: Ground, x: float, y: float) -> tuple[int, float, float]:
     """(cover code, height above the hills, roughness in metres) at a point."""
-    k, s, d, e = nearest_street(ground, x, y)
+    k, s, d, e, next_e = nearest_street(ground, x, y)
+    apart = min(1.0, 0.15 * (next_e - e))
     half = ground.streets[k, HALF]
     if e < 0.0:
         other_edge = -half
@@ -164,14 +168,16 @@ def surface(ground: Ground, x: float, y: float) -> tuple[int, float, float]:
     rise = curb + 0.02 * (lot[STRIP] + lot[WALK])
     if lot[BANK_WIDTH] > 0.0:
         f = min(max((e2 - lot[BANK_START]) / lot[BANK_WIDTH], 0.0), 1.0)
-        rise += lot[BANK_RISE] * f * f * (3.0 - 2.0 * f)
+        rise += apart * lot[BANK_RISE] * f * f * (3.0 - 2.0 * f)
     if drive:
         return int(lot[DRIVE_COVER]), rise, 0.01
     cover = int(lot[FRONT]) if e2 < lot[SETBACK] else int(lot[BACK])
-    return cover, rise, (lot[ROUGH] if cover >= TERRAIN else 0.01)
+    if cover == BED:
+        return cover, rise + 0.1, 0.22
+    return cover, rise, (lot[ROUGH] if cover in (TERRAIN, SOIL) else 0.01)
 
 
-@njit(cache=True)
+@njit
 def hill(ground: Ground, x: float, y: float) -> float:
     z = 0.0
     for w in range(ground.hills.shape[0]):
@@ -220,7 +226,7 @@ def height_at(ground: Ground, x: float, y: float) -> float:
     return low * (1.0 - fy) + high * fy
 
 
-@njit(cache=True)
+@njit
 def ground_normal(ground: Ground, x: float, y: float) -> tuple[float, float, float]:
     a = (height_at(ground, x + 0.15, y) - height_at(ground, x - 0.15, y)) / 0.3
     b = (height_at(ground, x, y + 0.15) - height_at(ground, x, y - 0.15)) / 0.3
@@ -228,7 +234,7 @@ def ground_normal(ground: Ground, x: float, y: float) -> tuple[float, float, flo
     return -a / n, -b / n, 1.0 / n
 
 
-@njit(cache=True)
+@njit
 def march(ground: Ground, o: tuple, d: tuple, t_max: float) -> float:
     """Distance at which a ray meets the ground, ``inf`` if not before ``t_max``."""
     flat = math.sqrt(d[0] * d[0] + d[1] * d[1])

@@ -21,7 +21,7 @@ SOLID, FACADE, PICKETS, MESH, RAILS, WHEEL = range(6)
 INF = math.inf
 
 
-@njit(cache=True)
+@njit
 def see_through(pattern: int, u: float, v: float, period: float, fill: float) -> bool:
     """Whether the point (u, v) of a panel is an opening of its pattern."""
     if pattern == PICKETS:
@@ -35,7 +35,7 @@ def see_through(pattern: int, u: float, v: float, period: float, fill: float) ->
     return False
 
 
-@njit(cache=True)
+@njit
 def slab(o: float, d: float, h: float) -> tuple[float, float]:
     """The interval of t in which |o + t d| <= h."""
     if d == 0.0:
@@ -45,7 +45,7 @@ def slab(o: float, d: float, h: float) -> tuple[float, float]:
     return (a, b) if a < b else (b, a)
 
 
-@njit(cache=True)
+@njit
 def box(p: np.ndarray, pattern: int, o: tuple, d: tuple, t_min: float) -> Hit:
     """p: center (3), half sizes (3), cos yaw, sin yaw, pattern period, pattern fill."""
     x, y = o[0] - p[0], o[1] - p[1]
@@ -74,7 +74,7 @@ def box(p: np.ndarray, pattern: int, o: tuple, d: tuple, t_min: float) -> Hit:
     return t, -sign * p[7], sign * p[6], 0.0, 1
 
 
-@njit(cache=True)
+@njit
 def cylinder(p: np.ndarray, pattern: int, o: tuple, d: tuple, t_min: float) -> Hit:
     """p: foot of the axis (3), unit axis (3), length, radius. Flat caps; WHEEL opens the caps between rim and hub."""
     vx, vy, vz = o[0] - p[0], o[1] - p[1], o[2] - p[2]
@@ -109,7 +109,7 @@ def cylinder(p: np.ndarray, pattern: int, o: tuple, d: tuple, t_min: float) -> H
     return t, (fx + t * ex) / p[7], (fy + t * ey) / p[7], (fz + t * ez) / p[7], 0
 
 
-@njit(cache=True)
+@njit
 def ball_interval(p: np.ndarray, o: tuple, d: tuple) -> tuple[float, float]:
     """The interval of t inside the ellipsoid p: center (3), radii (3), cos yaw, sin yaw."""
     x, y = o[0] - p[0], o[1] - p[1]
@@ -124,7 +124,7 @@ def ball_interval(p: np.ndarray, o: tuple, d: tuple) -> tuple[float, float]:
     return (-b - root) / a, (-b + root) / a
 
 
-@njit(cache=True)
+@njit
 def ball_normal(p: np.ndarray, x: float, y: float, z: float) -> tuple[float, float, float]:
     """The outward normal of the ellipsoid p through the point (x, y, z)."""
     u, v = x - p[0], y - p[1]
@@ -135,7 +135,7 @@ def ball_normal(p: np.ndarray, x: float, y: float, z: float) -> tuple[float, flo
     return (p[6] * a - p[7] * b) / n, (p[7] * a + p[6] * b) / n, c / n
 
 
-@njit(cache=True)
+@njit
 def ellipsoid(p: np.ndarray, o: tuple, d: tuple, t_min: float) -> Hit:
     t, _ = ball_interval(p, o, d)
     if t == INF or t < t_min:
@@ -144,7 +144,7 @@ def ellipsoid(p: np.ndarray, o: tuple, d: tuple, t_min: float) -> Hit:
     return t, nx, ny, nz, 0
 
 
-@njit(cache=True)
+@njit
 def hull(p: np.ndarray, planes: np.ndarray, o: tuple, d: tuple, t_min: float) -> Hit:
     """A convex body. p: origin (3), first plane, their number, -, cos yaw, sin yaw; planes: n (3), offset, material."""
     x, y = o[0] - p[0], o[1] - p[1]
@@ -171,7 +171,7 @@ def hull(p: np.ndarray, planes: np.ndarray, o: tuple, d: tuple, t_min: float) ->
     return t_in, p[6] * nx - p[7] * ny, p[7] * nx + p[6] * ny, planes[face, 2], face
 
 
-@njit(cache=True)
+@njit
 def leaves(p: np.ndarray, o: tuple, d: tuple, t0: float, t1: float, boxed: bool) -> Hit:
     """Foliage: the first leaf clump met between t0 and t1.
 
@@ -189,8 +189,8 @@ def leaves(p: np.ndarray, o: tuple, d: tuple, t0: float, t1: float, boxed: bool)
         a, b = max(ax, ay, az), min(bx, by, bz)
     else:
         a, b = ball_interval(p, o, d)
-    t = max(t0, a)
-    stop = min(t1, b)
+    start, stop = max(t0, a), min(t1, b)
+    t = start
     if t >= stop:
         return INF, 0.0, 0.0, 0.0, 0
     sx, sy, sz = (o[0] + t * d[0]) / size, (o[1] + t * d[1]) / size, (o[2] + t * d[2]) / size
@@ -209,7 +209,7 @@ def leaves(p: np.ndarray, o: tuple, d: tuple, t0: float, t1: float, boxed: bool)
         coarse = mix(mix(mix(seed + np.uint64(1), np.uint64(ix >> 2)), np.uint64(iy >> 2)), np.uint64(iz >> 2))
         if unit(h) < p[8] * (0.25 + 1.5 * unit(coarse)):
             h = mix(h, np.uint64(5))
-            radius = 0.24 + 0.24 * unit(h)
+            radius = 0.26 + 0.24 * unit(h)
             room = 1.0 - 2.0 * radius
             h = mix(h, np.uint64(6))
             cx = (ix + radius + room * unit(h)) * size - o[0]
@@ -222,7 +222,12 @@ def leaves(p: np.ndarray, o: tuple, d: tuple, t0: float, t1: float, boxed: bool)
             disc = radius * radius - (cx * cx + cy * cy + cz * cz - along * along)
             if disc > 0.0:
                 hit = along - math.sqrt(disc)
-                if t0 <= hit <= t1 and hit >= a:
+                # a clump is leaves, not a ball: a finer lattice decides which of its spots are open
+                fine = 0.3 * size
+                spot = mix(h, np.uint64(np.int64(math.floor((o[0] + hit * d[0]) / fine))))
+                spot = mix(spot, np.uint64(np.int64(math.floor((o[1] + hit * d[1]) / fine))))
+                spot = mix(spot, np.uint64(np.int64(math.floor((o[2] + hit * d[2]) / fine))))
+                if start <= hit <= stop and unit(spot) < 0.72:
                     nx = (hit * d[0] - cx) / radius
                     ny = (hit * d[1] - cy) / radius
                     nz = (hit * d[2] - cz) / radius

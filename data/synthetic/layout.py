@@ -9,9 +9,10 @@ import numpy as np
 
 from ssl3d.data.synthetic import ground as g
 from ssl3d.data.synthetic.ground import Ground
+from ssl3d.data.synthetic.kernels import stamp
 from ssl3d.data.synthetic.materials import OTHER_GROUND, PARKING, ROAD
 from ssl3d.data.synthetic.rng import Rng, cos_sin
-from ssl3d.data.synthetic.styles import HIGHWAY, NEIGHBORS, STYLES, WEIGHTS, Style
+from ssl3d.data.synthetic.styles import HIGHWAY, NEIGHBORS, STYLES, Style
 
 MARGIN = 85.0
 CROSS_REACH = 95.0
@@ -59,10 +60,11 @@ class Plan:
 def make_plan(seed: int, sequence: int, length: float, cell: float, style_name: str | None = None) -> Plan:
     """The streets, lots and heights of a sequence. ``cell``: of the height raster, metres."""
     rng = Rng(seed, sequence, 1)
-    main_style = STYLES[style_name or rng.weighted(WEIGHTS)]
+    main_style = STYLES[style_name or "suburb"]
     x0, x1 = -MARGIN, length + MARGIN
     main = _center_line(rng.child(2), x0, x1)
-    blocks, crossings = _blocks(rng.child(3), main_style, x0, x1)
+    mixed = _shuffled(rng.child(12)) if style_name is None else []
+    blocks, crossings = _blocks(rng.child(3), main_style, mixed, x0, x1)
     streets = _streets(rng.child(4), main_style, main, x0, x1, crossings)
     default = _lot_row(rng.child(5), main_style, -1.0, -1.0)
     lots: list[Lot] = []
@@ -97,6 +99,7 @@ def make_plan(seed: int, sequence: int, length: float, cell: float, style_name: 
         lot_of=lot_of,
         lots=np.array(rows, np.float64),
         hills=_hills(rng.child(11)),
+        stamp=stamp(),
     )
     g.fill_heights(ground)
     return Plan(ground, lots, length, tuple(style.name for _, _, style in blocks))
@@ -120,6 +123,15 @@ def _center_line(rng: Rng, x0: float, x1: float) -> np.ndarray:
     return np.array(rows, np.float64)
 
 
+def _shuffled(rng: Rng) -> list[Style]:
+    """Every style that fits beside an ordinary road, in an order of its own, the frequent ones twice."""
+    styles = [s for s in STYLES.values() if s is not HIGHWAY] + [STYLES["suburb"], STYLES["terrace"]]
+    for k in range(len(styles) - 1, 0, -1):
+        j = rng.integer(0, k)
+        styles[k], styles[j] = styles[j], styles[k]
+    return styles
+
+
 def _hills(rng: Rng) -> np.ndarray:
     rows = []
     for wavelength, grade in ((260.0, 0.025), (120.0, 0.012), (55.0, 0.006)):
@@ -130,14 +142,21 @@ def _hills(rng: Rng) -> np.ndarray:
 
 
 def _blocks(
-    rng: Rng, main_style: Style, x0: float, x1: float
+    rng: Rng, main_style: Style, mixed: list[Style], x0: float, x1: float
 ) -> tuple[list[tuple[float, float, Style]], list[tuple[float, float]]]:
-    """Blocks (low, high, style) along the main street and crossings (x, half width) between them."""
-    blocks, crossings = [], []
+    """Blocks (low, high, style) along the main street and crossings (x, half width) between them.
+
+    Their styles take turns through ``mixed``; when it is empty they are ``main_style`` or its like.
+    """
+    blocks: list[tuple[float, float, Style]] = []
+    crossings: list[tuple[float, float]] = []
     at = x0
     while at < x1:
         end = at + rng.uniform(45.0, 95.0)
-        style = main_style if rng.chance(0.6) else STYLES[rng.choice(NEIGHBORS[main_style.name])]
+        if mixed:
+            style = mixed[len(blocks) % len(mixed)]
+        else:
+            style = main_style if rng.chance(0.6) else STYLES[rng.choice(NEIGHBORS[main_style.name])]
         if main_style is HIGHWAY:
             style, end = main_style, end + 60.0
         if end > x1 - 25.0:
@@ -173,14 +192,16 @@ def _varied(rng: Rng, style: Style) -> Style:
     bay = rng.uniform(*style.bay) if rng.chance(style.bay_chance) else 0.0
     strip = rng.uniform(*style.strip) if rng.chance(style.strip_chance) else 0.0
     walk, setback = rng.uniform(*style.walk), rng.uniform(*style.setback)
-    storeys = rng.integer(*style.storeys)
+    storeys, bank = rng.integer(*style.storeys), rng.uniform(*style.bank)
     return replace(
         style,
         bay=(bay, bay),
-        bay_cover=ROAD if rng.chance(0.4) else PARKING,
+        bay_cover=ROAD if rng.chance(0.68) else PARKING,
         strip=(strip, strip),
         walk=(walk, walk),
         setback=(0.8 * setback, 1.2 * setback),
+        bank=(bank, bank),
+        bank_width=rng.uniform(2.0, 6.0),
         storeys=(max(style.storeys[0], storeys - 1), min(style.storeys[1], storeys + 1)),
         bush_rate=style.bush_rate * green,
         yard_tree_rate=style.yard_tree_rate * green,
@@ -197,7 +218,7 @@ def _lot_row(rng: Rng, style: Style, drive_low: float, drive_high: float) -> tup
     row[g.SETBACK] = rng.uniform(*style.setback)
     row[g.FRONT], row[g.BACK] = rng.weighted(style.front), rng.weighted(style.back)
     row[g.DRIVE_LOW], row[g.DRIVE_HIGH], row[g.DRIVE_COVER] = drive_low, drive_high, rng.weighted(style.drive_cover)
-    row[g.BANK_START], row[g.BANK_WIDTH] = 0.3, rng.uniform(2.0, 6.0)
+    row[g.BANK_START], row[g.BANK_WIDTH] = 0.3, style.bank_width
     row[g.BANK_RISE] = rng.uniform(*style.bank)
     row[g.CURB], row[g.ROUGH] = style.curb * rng.uniform(0.8, 1.2), style.rough * rng.uniform(0.6, 1.5)
     return tuple(row)

@@ -65,13 +65,13 @@ RUBBER_PAINT = Paint(RUBBER, 0.08, (0.06, 0.06, 0.06))
 GLASS_PAINT = Paint(GLASS, 0.06, (0.10, 0.13, 0.16))
 PLATE_PAINT = Paint(RETRO, 0.98, (0.92, 0.92, 0.86))
 LAMP_PAINT = Paint(RETRO, 0.75, (0.75, 0.18, 0.12))
-STEEL_PAINT = Paint(METAL, 0.30, (0.45, 0.47, 0.48))
+STEEL_PAINT = Paint(METAL, 0.24, (0.45, 0.47, 0.48))
 
 # Ground covers: code -> raw SemanticKITTI id, material, reflectance, color
-ROAD, LANE, PARKING, SIDEWALK, OTHER_GROUND, TERRAIN, SOIL, COBBLE, TRACK = range(9)
-COVER_LABEL = np.array([40, 60, 44, 48, 49, 72, 72, 48, 49], np.uint16)
-COVER_MATERIAL = np.array([ASPHALT, MARKING, PAVING, PAVING, GRAVEL, GRASS, GRAVEL, PAVING, PAVING], np.uint8)
-COVER_REFLECTANCE = np.array([0.25, 0.48, 0.30, 0.33, 0.27, 0.34, 0.26, 0.29, 0.22])
+ROAD, LANE, PARKING, SIDEWALK, OTHER_GROUND, TERRAIN, SOIL, COBBLE, TRACK, BED = range(10)
+COVER_LABEL = np.array([40, 60, 44, 48, 49, 72, 72, 48, 49, 70], np.uint16)
+COVER_MATERIAL = np.array([ASPHALT, MARKING, PAVING, PAVING, GRAVEL, GRASS, GRAVEL, PAVING, PAVING, LEAF], np.uint8)
+COVER_REFLECTANCE = np.array([0.30, 0.58, 0.38, 0.40, 0.34, 0.37, 0.31, 0.37, 0.28, 0.36])
 COVER_RGB = np.array(
     [
         [0.33, 0.33, 0.34],
@@ -83,5 +83,6 @@ COVER_RGB = np.array(
         [0.40, 0.32, 0.22],
         [0.44, 0.42, 0.41],
         [0.38, 0.36, 0.36],
+        [0.20, 0.32, 0.12],
     ]
 )

@@ -149,7 +149,7 @@ def bush(primitives: Primitives, rng: Rng, frame: Frame, size: float) -> None:
         r = size * rng.uniform(0.5, 1.0)
         x, y = rng.uniform(-0.5, 0.5) * size, rng.uniform(-0.5, 0.5) * size
         radii = (r, r * rng.uniform(0.7, 1.0), r * rng.uniform(0.7, 1.2))
-        b.leaves((x, y, 0.7 * radii[2]), radii, paint, rng.uniform(0.35, 0.7), 0.17)
+        b.leaves((x, y, 0.7 * radii[2]), radii, paint, rng.uniform(0.55, 1.0), 0.17)
 
 
 def tree(primitives: Primitives, rng: Rng, frame: Frame, height: float, kind: str = "round") -> None:
@@ -168,7 +168,7 @@ def tree(primitives: Primitives, rng: Rng, frame: Frame, height: float, kind: st
             r = (1.0 - share) * 0.22 * height + 0.25
             crown.leaves((0.0, 0.0, low + share * 0.9 * height + 0.6), (r, r, 0.16 * height), paint, 0.6, 0.2)
         return
-    free = rng.uniform(0.22, 0.42) * height if kind == "round" else 0.12 * height
+    free = rng.uniform(0.12, 0.38) * height if kind == "round" else 0.12 * height
     head = (lean[0], lean[1], 0.75 * height)
     trunk.tube((0.0, 0.0, -0.5), (0.5 * head[0], 0.5 * head[1], free), radius, bark)
     trunk.tube((0.5 * head[0], 0.5 * head[1], free - 0.05), head, 0.7 * radius, bark)
@@ -178,7 +178,7 @@ def tree(primitives: Primitives, rng: Rng, frame: Frame, height: float, kind: st
         crown.leaves((head[0], head[1], free + half), (r, r, half), paint, rng.uniform(0.4, 0.7), 0.22)
         return
     spread = rng.uniform(0.20, 0.34) * height
-    density, cell = rng.uniform(0.16, 0.5), rng.uniform(0.22, 0.34)
+    density, cell = rng.uniform(0.20, 0.55), rng.uniform(0.16, 0.24)
     for _ in range(rng.integer(3, 6)):
         direction = cos_sin(rng.uniform(0.0, 2.0 * math.pi))
         out, up = rng.uniform(0.1, 0.75) * spread, rng.uniform(free + 0.25 * spread, height - 0.6 * spread)

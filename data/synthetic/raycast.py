@@ -97,7 +97,7 @@ def _fill_grid(bounds: np.ndarray, origin: np.ndarray, rows: int, columns: int) 
     return start, items
 
 
-@njit(cache=True)
+@njit
 def _interval(b: np.ndarray, o: tuple, d: tuple) -> tuple[float, float]:
     low, high = -math.inf, math.inf
     for k in range(3):
@@ -112,7 +112,7 @@ def _interval(b: np.ndarray, o: tuple, d: tuple) -> tuple[float, float]:
     return low, high
 
 
-@njit(cache=True)
+@njit
 def _meet(solids: PrimitiveArrays, k: int, o: tuple, d: tuple, t_min: float, t0: float, t1: float) -> ix.Hit:
     p = solids.params[k]
     kind = solids.kind[k]
@@ -131,7 +131,7 @@ def _meet(solids: PrimitiveArrays, k: int, o: tuple, d: tuple, t_min: float, t0:
     return math.inf, 0.0, 0.0, 0.0, 0
 
 
-@njit(cache=True)
+@njit
 def cast(scene: Scene, o: tuple, d: tuple, t_min: float, t_max: float) -> Touch:
     """The first thing that the ray ``o + t d`` (unit d) meets between t_min and t_max."""
     solids, grid = scene.solids, scene.grid
@@ -170,7 +170,7 @@ def cast(scene: Scene, o: tuple, d: tuple, t_min: float, t_max: float) -> Touch:
     return Touch(best, which, nx, ny, nz, face)
 
 
-@njit(cache=True)
+@njit
 def window(p: np.ndarray, face: int, x: float, y: float, z: float) -> int:
     """On a facade box: 0 wall, 1 window pane, 2 frame or door. p[8:12]: period, storey, share of glass, seed."""
     if face == 2:
@@ -201,7 +201,7 @@ def window(p: np.ndarray, face: int, x: float, y: float, z: float) -> int:
     return 0
 
 
-@njit(cache=True)
+@njit
 def stuff_at(scene: Scene, touch: Touch, x: float, y: float, z: float) -> Stuff:
     """What the ray met at (x, y, z)."""
     if touch.solid == GROUND:

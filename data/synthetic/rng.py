@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 T = TypeVar("T")
-Word: TypeAlias = np.uint64 | int
+Word: TypeAlias = np.uint64 | np.int64 | int
 """64 random bits, or a key to draw them with."""
 
 _MASK = (1 << 64) - 1
@@ -28,7 +28,7 @@ _TWO_OVER_PI = 0.6366197723675814
 _PIO2_HIGH, _PIO2_LOW = 1.5707963267341256, 6.077100506506192e-11  # Cody and Waite's split of pi/2
 
 
-@njit(cache=True)
+@njit
 def mix(a: Word, b: Word) -> np.uint64:
     """The 64-bit hash of the running hash ``a`` and the next key ``b`` (splitmix64's finalizer, Steele et al. 2014)."""
     z = (np.uint64(a) ^ (np.uint64(b) * _MIX1)) + _GOLDEN
@@ -37,13 +37,13 @@ def mix(a: Word, b: Word) -> np.uint64:
     return z ^ (z >> _S31)
 
 
-@njit(cache=True)
+@njit
 def unit(h: Word) -> float:
     """A hash as a float64 in [0, 1)."""
     return np.float64(np.uint64(h) >> _S11) * (1.0 / 9007199254740992.0)
 
 
-@njit(cache=True)
+@njit
 def gauss(h: Word) -> float:
     """A hash as an approximately normal float64 (sum of four uniforms; never beyond 3.47 sigma)."""
     z = np.uint64(h)
@@ -77,7 +77,7 @@ def cos_sin(x: float) -> tuple[float, float]:
     return s, -c
 
 
-@njit(cache=True)
+@njit
 def value_noise(h: Word, x: float, y: float) -> float:
     """Smooth noise in [-1, 1] on the unit lattice, keyed by the hash ``h``."""
     ix, iy = math.floor(x), math.floor(y)

@@ -140,7 +140,7 @@ class Scenery:
         def bush(r: Rng, s: float) -> None:
             if deep > 1.0 and not self._in_drive(lot, s, 1.0):
                 frame = self._at(lot, s, lot.to_front + r.uniform(0.7, max(0.8, deep - 0.8)))
-                objects.bush(self.primitives, r, frame, r.uniform(0.4, 1.2))
+                objects.bush(self.primitives, r, frame, r.uniform(0.4, 1.5))
 
         def tree(r: Rng, s: float) -> None:
             front = deep > 3.5 and r.chance(0.6) and not self._in_drive(lot, s, 1.0)
@@ -152,9 +152,21 @@ class Scenery:
             frame = self._at(lot, s, lot.to_front + behind + r.uniform(1.0, 14.0))
             objects.bush(self.primitives, r, frame, r.uniform(1.0, 2.4))
 
+        if deep > 1.5 and rng.chance(style.shrubs):
+            self._shrubs(
+                rng.child(4), lot, rng.uniform(*style.shrub_size), rng.uniform(0.8, max(0.9, min(3.0, deep - 0.6)))
+            )
         self._scattered(rng.child(1), style.bush_rate, lot, bush)
         self._scattered(rng.child(2), style.yard_tree_rate, lot, tree)
-        self._scattered(rng.child(3), 0.5 * style.bush_rate, lot, thicket)
+        self._scattered(rng.child(3), 0.8 * style.bush_rate, lot, thicket)
+
+    def _shrubs(self, rng: Rng, lot: Lot, size: float, beyond: float) -> None:
+        s = lot.low + 0.6 * size
+        while s < lot.high - 0.4 * size:
+            if not self._in_drive(lot, s, 0.8 * size) and rng.chance(0.85):
+                frame = self._at(lot, s, lot.to_front + beyond + 0.3 * size + rng.normal(0.0, 0.15))
+                objects.bush(self.primitives, rng.child(int(100 * s) & 0xFFFF), frame, size * rng.uniform(0.7, 1.1))
+            s += size * rng.uniform(0.8, 1.5)
 
     def _furniture(self, rng: Rng, lot: Lot) -> None:
         style, primitives = lot.style, self.primitives
@@ -200,13 +212,14 @@ class Scenery:
         s = lot.low + rng.uniform(2.5, 6.0)
         beyond = 0.5 * bay if bay > 0 else (-1.0 if walk > 0.5 else 1.1)
         if lot.street == 0 and bay == 0.0 and walk > 0.5:
-            beyond = 0.1  # half on the sidewalk: the lane must stay free for the drive
+            beyond = 0.35  # half on the sidewalk: the lane must stay free for the drive
         rates = {"car": style.parked_rate, "truck": style.parked_truck_rate, "other": style.parked_other_rate}
         total = sum(rates.values())
         while total > 0 and s < lot.high - 2.5:
             if rng.chance(min(0.95, total * 6.5 / 100.0)) and not self._in_drive(lot, s, 2.5):
                 kind = rng.weighted(rates)
-                frame = self._at(lot, s, beyond + rng.normal(0.0, 0.08))
+                wide = 0.7 if kind == "truck" and bay == 0.0 else 0.0
+                frame = self._at(lot, s, beyond + wide + rng.normal(0.0, 0.08))
                 length = self._vehicle(rng, frame.shifted((0.0, 0.0, 0.0), HALF_TURN + rng.normal(0.0, 0.02)), kind)
                 s += 0.5 * length
             s += rng.uniform(3.4, 5.0)

@@ -24,19 +24,23 @@ class Beams(NamedTuple):
     elevation: npt.NDArray[np.float64]  # (b,) radians, from top to bottom
     offset: npt.NDArray[np.float64]  # (b,) share of an azimuth step by which the ring is turned
     gain: npt.NDArray[np.float64]  # (b,) brightness of the ring
+    lift: npt.NDArray[np.float64]  # (b,) metres above the origin at which the laser sits
 
 
 def make_beams(count: int) -> Beams:
     """``count`` (64 or a divisor) beams: 32 about 1/3 degree apart from +2.5 down, 32 about 1/2 degree to -24.6."""
     rng = Rng(64, 83)
     degrees = [2.5 - k / 3.0 for k in range(32)] + [-8.4 - k * 0.5226 for k in range(32)]
-    rows = [(e + rng.uniform(-0.06, 0.06), rng.uniform(), rng.uniform(0.88, 1.10)) for e in degrees]
+    rows = []
+    for k, e in enumerate(degrees):
+        lift = 0.03 - 0.05 * (k % 32) / 31.0 + rng.uniform(-0.012, 0.012)
+        rows.append((e + rng.uniform(-0.06, 0.06), rng.uniform(), rng.uniform(0.90, 1.10), lift))
     rows = rows[:: 64 // count]
     table = np.array(rows, np.float64)
-    return Beams(table[:, 0] * (math.pi / 180.0), table[:, 1], table[:, 2])
+    return Beams(table[:, 0] * (math.pi / 180.0), table[:, 1], table[:, 2], table[:, 3])
 
 
-@njit(cache=True)
+@njit
 def own_car(cos_azimuth: float, elevation: float, h: Word) -> bool:
     """Whether a ray ends on the roof, hood or antennas of the sensor's own car."""
     limit = -0.50
@@ -44,13 +48,11 @@ def own_car(cos_azimuth: float, elevation: float, h: Word) -> bool:
         limit = -0.43 + 0.075 * (cos_azimuth - 0.955) / 0.045
     elif cos_azimuth < -0.86:  # roof behind, with two posts
         limit = -0.405
-        if -0.972 < cos_azimuth < -0.958:
-            limit = -0.25
-        elif -0.90 < cos_azimuth < -0.88:
+        if -0.970 < cos_azimuth < -0.962:
+            limit = -0.27
+        elif -0.91 < cos_azimuth < -0.89:
             limit = -0.36
-    elif 0.30 < cos_azimuth < 0.36:
-        limit = -0.415
-    return elevation < limit + 0.012 * unit(h)
+    return elevation < limit + 0.02 * unit(h)
 
 
 @njit(cache=True)
@@ -65,13 +67,15 @@ def _scan(
     labels: np.ndarray,
 ) -> int:
     count = 0
-    o = (position[0], position[1], position[2])
     for b in range(beams.elevation.shape[0]):
         ce, se = cos_sin(beams.elevation[b])
+        lift = beams.lift[b]
+        o = (position[0] + lift * axes[0, 2], position[1] + lift * axes[1, 2], position[2] + lift * axes[2, 2])
+        ragged = mix(key, np.uint64(7000000 + b))
         for j in range(steps):
             h = mix(key, np.uint64(b * 65536 + j))
             ca, sa = cos_sin((j + beams.offset[b] + 0.1 * (unit(h) - 0.5)) * (2.0 * math.pi / steps))
-            if own_car(ca, beams.elevation[b], h):
+            if own_car(ca, beams.elevation[b] + 0.05 * unit(ragged) - 0.02, h):
                 continue
             lx, ly, lz = ce * ca, ce * sa, se
             d = (
@@ -99,7 +103,7 @@ def _scan(
                 if what.material != GLASS or unit(h) > 0.12:
                     continue
                 h = mix(h, np.uint64(3))  # through the pane into a room, or a mirror image
-                label, instance = (1, 0) if unit(h) < 0.15 else (0, 0)
+                label, instance = np.int64(1 if unit(h) < 0.15 else 0), np.int64(0)
                 h = mix(h, np.uint64(4))
                 t += 0.3 + 4.0 * unit(h)
             h = mix(h, np.uint64(5))
@@ -115,11 +119,11 @@ def _scan(
             if value < 0.035:
                 value = 0.0
             if r > LABEL_RANGE:
-                label, instance = 0, 0
+                label, instance = np.int64(0), np.int64(0)
             # coordinates to the millimetre and remission to the hundredth, as in the recordings
             points[count, 0] = math.floor(r * lx * 1000.0 + 0.5) / 1000.0
             points[count, 1] = math.floor(r * ly * 1000.0 + 0.5) / 1000.0
-            points[count, 2] = math.floor(r * lz * 1000.0 + 0.5) / 1000.0
+            points[count, 2] = math.floor((r * lz + lift) * 1000.0 + 0.5) / 1000.0
             points[count, 3] = math.floor(min(max(value, 0.0), 0.99) * 100.0 + 0.5) / 100.0
             labels[count] = np.uint32(instance << 16 | label)
             count += 1

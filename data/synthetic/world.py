@@ -24,7 +24,7 @@ class World:
         seed, sequence: decide everything.
         seconds, speed: of the drive (speed in m/s along the main street).
         cell: of the ground raster, metres.
-        style: of the main blocks; None draws it.
+        style: of most blocks; None takes turns through all.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class World:
         self.plan: Plan = make_plan(seed, sequence, seconds * speed, cell, style)
         scenery = Scenery(self.plan, rng.child(1).key)
         self.static = scenery.build().arrays()
-        self.actors = make_actors(self.plan, rng.child(2).key, speed, seconds, scenery.ids)
+        self.actors = make_actors(self.plan, rng.child(2).key, speed, seconds, scenery.ids, style is None)
         c, s = cos_sin(rng.uniform(0.0, 2.0 * math.pi))
         ce, se = cos_sin(rng.uniform(0.5, 1.0))
         self.sun = (ce * c, ce * s, se)
