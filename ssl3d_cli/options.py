@@ -189,7 +189,7 @@ Dataset = Annotated[
         "--dataset",
         metavar="NAME",
         autocompletion=complete_dataset,
-        help="[default: the one prepared last]",
+        help="Which dataset; else the one prepared last.",
         show_default=False,
     ),
 ]

@@ -14,7 +14,7 @@ from ssl3d.cli.checks import Check, all_checks
 EPILOG = """\
 [bold]Example[/]
 
-  ssl3d doctor                    a table: what was found, and what to type for each problem
+  ssl3d doctor                    what was found, and what to type
   ssl3d doctor --json | jq '.checks\\[] | select(.state != "ok")'
 
 The exit code is 1 when a required part does not work. Optional parts are each tried in a process of their own."""

@@ -22,10 +22,10 @@ Format = Literal["table", "json", "csv", "markdown", "latex", "html"]
 EPILOG = """\
 [bold]Example[/]
 
-  ssl3d eval                                   every finished run of the current dataset
+  ssl3d eval                        every finished run of the dataset
   ssl3d eval RUN_A RUN_B --report markdown --out report.md
   ssl3d eval --report json | jq '.runs\\[] | {run, miou}'
-  ssl3d eval RUN --pictures 3                  truth, prediction and errors of three scans, as PNG
+  ssl3d eval RUN --pictures 3       and three scans as PNG
 
 The report goes to stdout, progress to stderr. RUN is the name, or a beginning or an ending that only one run has."""
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 EPILOG = """\
 [bold]Example[/]
 
-  ssl3d prepare semantickitti --root /data/kitti --check      what is there, what is missing
-  ssl3d prepare semantickitti --root /data/kitti --jobs 8     then: ssl3d split --ratio 1%
-  ssl3d prepare semantickitti --root /data/kitti --labels scribbles --name scribbles
+  ssl3d prepare semantickitti --root /data/kitti --check   only look
+  ssl3d prepare semantickitti --root /data/kitti --jobs 8
+  ssl3d prepare semantickitti --root /data/kitti --labels scribbles
 
 Nothing is ever written under --root. Typed again, the command converts only what is new or has changed."""
 
@@ -44,7 +44,7 @@ def prepare(
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Take an incomplete download as it is.")
     ] = False,
-    compress: Annotated[bool, typer.Option("--compress", help="Half the size, about 20 times slower to read.")] = False,
+    compress: Annotated[bool, typer.Option("--compress", help="Smaller shards (lzf), slower to read.")] = False,
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
     jobs: options.Jobs = 0,
     debug: options.Debug = False,

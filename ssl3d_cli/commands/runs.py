@@ -18,7 +18,7 @@ EPILOG = """\
 [bold]Example[/]
 
   ssl3d runs                      every run: state, steps, mIoU
-  ssl3d runs show RUN             one of them: parameters, results, learning curves
+  ssl3d runs show RUN             one: parameters, results, curves
   ssl3d runs --json | jq -r '.\\[] | select(.state == "finished") | .run'
 
 RUN is the name, or a beginning or an ending that only one run has."""

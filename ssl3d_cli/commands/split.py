@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 EPILOG = """\
 [bold]Example[/]
 
-  ssl3d split --ratio 1% --seed 0             then: ssl3d train supervised
-  ssl3d split --official lasermix-1%          the frames that LaserMix and others publish
-  ssl3d split --list my_scans.txt             one 00/000123 per line
-  ssl3d split --show                          the current split, and its budget
+  ssl3d split --ratio 1% --seed 0         then: ssl3d train supervised
+  ssl3d split --official lasermix-1%      as LaserMix and others publish
+  ssl3d split --list my_scans.txt         one 00/000123 per line
+  ssl3d split --show                      the current split, and its budget
 
 The labelled scans are the beginning of one seeded order: with the same seed, the 1% lie inside the 10%."""
 

@@ -22,8 +22,8 @@ EPILOG = """\
 
   ssl3d train supervised --backbone minkunet18 --steps 2000 --seed 0
   ssl3d train supervised --set train.batch=4 --set optimizer.lr=0.002
-  ssl3d train supervised --list-keys                  every key of --set, with its value
-  ssl3d train --list                                  every method
+  ssl3d train supervised --list-keys           every key of --set
+  ssl3d train --list                           every method
 
 Three words: [bold]--resume[/] goes on with an unfinished run (the same command does it too); [bold]--init-from[/] \
 begins a new run from the weights of another; [bold]--overwrite[/] begins the same run again."""
@@ -43,7 +43,8 @@ def train(
         str, typer.Option("--backbone", metavar="NAME", autocompletion=options.complete_backbone, help="The network.")
     ] = DEFAULT_BACKBONE,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, metavar="N", help="Iterations, all phases together.")
+        int | None,
+        typer.Option("--steps", min=1, metavar="N", help="Iterations, all phases together; else as --list-keys says."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of weights, batches, augmentation.")] = 0,
     settings: Annotated[
@@ -52,7 +53,7 @@ def train(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", metavar="NAME", help="[default: the split chosen last]", show_default=False),
+        typer.Option("--split", metavar="NAME", help="Which split; else the one chosen last.", show_default=False),
     ] = None,
     resume: Annotated[
         str | None,

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,18 @@ def test_every_command_has_a_worked_example(ssl3d, name: str) -> None:
     assert answer.code == 0
     assert "Example" in answer.out
     assert f"ssl3d {name}" in answer.out.split("Example")[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_fits_80_columns_and_explains_every_option(name: str) -> None:
+    import typer
+
+    module = import_module(f"ssl3d.cli.commands.{name}")
+    examples = [line.replace("\\[", "[") for line in module.EPILOG.splitlines() if line.startswith("  ssl3d")]
+    assert examples and max(map(len, examples)) <= 78
+    for parameter in typer.main.get_command(module.app).params:
+        explained = getattr(parameter, "help", None)
+        assert explained and not explained.startswith("["), parameter.name
 
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
