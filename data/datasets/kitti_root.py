@@ -110,9 +110,9 @@ def _refuse_level(given: Path, names: list[str]) -> None:
 def _refuse_neighbors(given: Path, names: list[str]) -> None:
     """The root is too high, or another layout."""
     where = {"root": given, "expected": EXPECTED}
-    for below in (Path(name) / sub for sub in ("", "dataset") for name in names):
-        if (given / below / "sequences").is_dir():
-            raise DataError("the root is too high", where=where, hint=f"--root {given / below}")
+    for name in names:
+        if any((given / name / sub / "sequences").is_dir() for sub in ("", "dataset")):
+            raise DataError("the root is too high", where=where, hint=f"--root {given / name}")
     if any(name in ("training", "testing") for name in names):
         raise DataError(
             "this is KITTI's object detection layout (training/, testing/), which has no sequences",
