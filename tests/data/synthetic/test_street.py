@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssl3d.data.datasets.semantickitti import SemanticKitti
 from ssl3d.data.errors import DataError, UsageError
 from ssl3d.data.synthetic.frames import lidar_poses
 from ssl3d.data.synthetic.presets import PRESETS
@@ -196,6 +197,23 @@ def test_wrong_preset_and_unwritable_place_are_clear_errors(tmp_path: Path) -> N
         generate_street(tmp_path / "file", "tiny", 0)
     with pytest.raises(DataError, match="Cannot write"):
         generate_street(tmp_path / "file" / "below", "tiny", 0)
+
+
+def test_the_ordinary_reader_reads_them(streets: Path) -> None:
+    reader = SemanticKitti()
+    layout = reader.discover(streets)
+    assert [(unit.sequence, unit.subset, len(unit.frames)) for unit in layout.units] == [
+        ("00", "train", 4),
+        ("01", "train", 4),
+        ("08", "val", 3),
+        ("11", "test", 3),
+    ]
+    scan = reader.read_scan(layout.units[0], 2)
+    points, words = read(streets, "00", 2)
+    np.testing.assert_array_equal(scan.points, points[:, :3])
+    np.testing.assert_array_equal(scan.moving, (words & 0xFFFF) >= 252)
+    lidar = lidar_poses("tiny", 0, "00")
+    np.testing.assert_allclose(scan.pose, np.linalg.inv(lidar[0]) @ lidar[2], atol=1e-6)
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
