@@ -37,7 +37,7 @@ class TrainParams(Params):
         "auto", description="auto: on CUDA bf16, or fp16 where bf16 is missing; on the CPU fp32"
     )
     select: Literal["last"] = Field("last", description="which checkpoint counts")
-    workers: int | None = Field(None, ge=0, description="loader processes; none = by --jobs, 0 = in the main process")
+    workers: int | None = Field(None, ge=0, description="loader processes; none = by device and --jobs, 0 = none")
     log_every: int = Field(10, ge=1, description="steps between two lines of metrics.jsonl")
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints")
     checkpoint_minutes: float = Field(3.0, gt=0, description="a checkpoint at the latest after this time")

@@ -68,16 +68,17 @@ class Compute:
         return torch.amp.GradScaler("cuda", enabled=self.precision == "fp16")
 
 
-def plan_threads(jobs: int, workers: int | None) -> tuple[int, int]:
-    """(loader processes, threads of the main process) for ``jobs`` threads in total.
+def plan_threads(jobs: int, workers: int | None, device: torch.device) -> tuple[int, int]:
+    """(loader processes, threads of the main process), ``jobs`` in all.
 
-    A loader process is idle nine tenths of the time on a CPU, so that with few threads it does not cost the main
-    process one of them.
+    On a CPU making a batch takes a fiftieth of a step: a process for it would take a core from the network, and costs
+    seconds to start. With a GPU it is the other way round.
     """
     jobs = max(1, jobs)
     if workers is None:
-        workers = 0 if jobs == 1 else min(4, max(1, jobs // 4))
-    return workers, jobs if jobs < 4 else max(1, jobs - workers)
+        wanted = jobs // 8 if device.type == "cpu" else jobs - 1
+        workers = min(4, wanted)
+    return workers, max(1, jobs - workers)
 
 
 @contextmanager

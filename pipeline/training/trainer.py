@@ -117,7 +117,7 @@ def _session(
     display: TrainDisplay,
     command: str | None,
 ) -> RunDirectory:
-    workers, threads = plan_threads(jobs or _cpus(), config.train.workers)
+    workers, threads = plan_threads(jobs or _cpus(), config.train.workers, compute.device)
     with reproducible(threads, compute.device), stop_on_signal() as stop:
         try:
             saved = checkpoint.load_last(run.checkpoints, progress.say)

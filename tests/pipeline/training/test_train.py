@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -286,3 +287,20 @@ def test_every_optimizer_and_schedule_learns(space: Workspace, optimizer: str, s
     names = [f"optimizer.name={optimizer}", f"schedule.name={schedule}", "train.lr=0.05"]
     run = train(space, small(*LEARN[:-1], *names, steps=30), device="cpu", jobs=1)
     assert run.metrics()[-1]["losses"]["ce"] < 0.8 * run.metrics()[0]["losses"]["ce"]
+
+
+def test_minkunet_overfits(space: Workspace) -> None:
+    still = ["augment.rotate=0", "augment.flip_x=0", "augment.flip_y=0", "augment.translate=0"]
+    voxels = ["backbone.voxel_size=1", "train.batch=1", "train.lr=0.02"]
+    config = resolve("supervised", backbone="minkunet-micro", steps=60, overrides=[HERE, *still, *voxels])
+    run = train(space, config, device="cpu", jobs=1)
+    assert run.metrics()[-1]["visible_miou"] > 90
+
+
+def test_training_needs_no_hidden_label(space: Workspace, tmp_path: Path) -> None:
+    expected = weights(train(space, small(method="twophase"), device="cpu", jobs=1))
+    root = tmp_path / "blind"
+    shutil.copytree(space.root, root, ignore=shutil.ignore_patterns("runs", "*.labels.h5"))
+    assert not list(root.rglob("*.labels.h5"))
+    assert list(root.rglob("*.visible.h5"))
+    assert same(expected, weights(train(Workspace.open(root), small(method="twophase"), device="cpu", jobs=1)))
