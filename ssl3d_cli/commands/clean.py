@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ssl3d.cli import console, options
-from ssl3d.data.errors import UsageError
+from ssl3d.data.errors import Ssl3dError, UsageError
+
+if TYPE_CHECKING:
+    from ssl3d.pipeline.workspace import Workspace
 
 EPILOG = """\
 [bold]Example[/]
@@ -56,9 +59,23 @@ def clean(
     if not yes and not _confirmed():
         console.say("nothing was removed (--yes removes it without asking)")
         return
+    _refuse_while_training(space)
     removed = remove(space, what=what, progress=console.ConsoleProgress())
     total = console.size_text(sum(size for _, size in removed))
     console.done(f"removed {len(removed)} of {len(found)} things, {total}", {})
+
+
+def _refuse_while_training(space: Workspace) -> None:
+    """A training reads its split and writes its run until it ends."""
+    from ssl3d.pipeline.training.run import RunDirectory
+
+    busy = [run.name for run in RunDirectory.list(space) if run.is_locked()]
+    if busy:
+        raise Ssl3dError(
+            "A run is being trained in this workspace; nothing was removed.",
+            where={"run": ", ".join(busy)},
+            hint="Wait for it, or stop it with Ctrl-C, and type this command again.",
+        )
 
 
 def _confirmed() -> bool:

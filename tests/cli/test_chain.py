@@ -198,6 +198,16 @@ def test_runs(chain: Chain, ask) -> None:
     assert (chain.workspace / "runs" / chain.run / "curves.png").exists()
 
 
+def test_clean_leaves_a_run_that_is_being_trained(chain: Chain, ask) -> None:
+    from ssl3d.pipeline.training.run import RunDirectory
+
+    directory = RunDirectory(chain.workspace / "runs" / chain.run)
+    with directory.lock():
+        answer = ask("clean", "--runs", "--yes")
+    assert answer.code == 1 and chain.run in answer.err.replace("\n", "")
+    assert directory.checkpoint_path().exists()
+
+
 def test_ctrl_c_says_how_to_go_on(here: Path) -> None:
     command = [sys.executable, "-m", "ssl3d.cli.app", "synth", "street", "--preset", "small", "--out", "my streets"]
     child = subprocess.Popen([*command, "--jobs", "1"], cwd=here, stderr=subprocess.PIPE, text=True)
