@@ -100,7 +100,7 @@ def _scan(
             label, instance = what.label, what.instance
             if unit(h) < lost or (t > USUAL_RANGE and unit(mix(h, np.uint64(9))) > 0.03):
                 h = mix(h, np.uint64(2))
-                if what.material != GLASS or unit(h) > 0.12:
+                if what.material != GLASS or unit(h) > 0.07:
                     continue
                 h = mix(h, np.uint64(3))  # through the pane into a room, or a mirror image
                 label, instance = np.int64(1 if unit(h) < 0.15 else 0), np.int64(0)
