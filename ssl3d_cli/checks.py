@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ssl3d.cli.console import size_text
-from ssl3d.cli.options import usable_cores
+from ssl3d.pipeline.machine import usable_cores
 
 State = Literal["ok", "warn", "fail", "absent"]
 TIMEOUT = 120

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssl3d.data.errors import UsageError
+from ssl3d.pipeline.machine import usable_cores
 
 if TYPE_CHECKING:
     from ssl3d.pipeline.workspace import Workspace as WorkspaceFolder
@@ -31,21 +32,6 @@ STATE = _State()
 
 
 # ---------------------------------------------------------------- machine
-
-
-def usable_cores() -> int:
-    """CPU cores this process may use: its affinity, and the quota of its control group (containers)."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        cores = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
-    return max(1, cores)
 
 
 def _all_cores(value: int) -> int:

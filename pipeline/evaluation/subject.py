@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from ssl3d.data.errors import DataError
 from ssl3d.pipeline.dataset import PreparedDataset
 from ssl3d.pipeline.files import digest_file
+from ssl3d.pipeline.machine import usable_cores
 from ssl3d.pipeline.workspace import ensure_numba_cache
 
 if TYPE_CHECKING:
@@ -93,13 +93,9 @@ def predicting(dataset: PreparedDataset, subject: Subject, device: str, jobs: in
     from ssl3d.pipeline.evaluation.predictor import Predictor
 
     threads = torch.get_num_threads()
-    jobs = jobs or _available_threads()
+    jobs = jobs or usable_cores()
     torch.set_num_threads(jobs)
     try:
         yield Predictor(subject.load(device), device, prefetch=jobs > 1 or device != "cpu")
     finally:
         torch.set_num_threads(threads)
-
-
-def _available_threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -176,9 +176,9 @@ class RunConfig(Params):
 
     @property
     def run_name(self) -> str:
-        """``<dataset>-<split>-<method>-<backbone>-s<seed>-<hash6>``."""
-        split = self.split.name if self.split else "all"
-        return f"{self.data.name}-{split}-{self.method}-{self.backbone}-s{self.seed}-{self.hash[:6]}"
+        """``<method>-<backbone>-<split>-s<seed>-<hash6>``; dataset and draw of the split are part of the hash."""
+        split = self.split.name.removesuffix("-seed0") if self.split else "all"
+        return f"{self.method}-{self.backbone}-{split}-s{self.seed}-{self.hash[:6]}"
 
     def describe(self) -> list[KeyRow]:
         """Every settable key with its value, whether that is the default, what it expects and what it means."""

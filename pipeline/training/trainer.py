@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import sys
@@ -18,6 +17,7 @@ import torch
 
 from ssl3d.data.errors import Ssl3dError, UsageError
 from ssl3d.pipeline.files import read_json, write_json, writing
+from ssl3d.pipeline.machine import usable_cores
 from ssl3d.pipeline.progress import Progress, Silent
 from ssl3d.pipeline.training import checkpoint
 from ssl3d.pipeline.training.build import (
@@ -117,7 +117,7 @@ def _session(
     display: TrainDisplay,
     command: str | None,
 ) -> RunDirectory:
-    workers, threads = plan_threads(jobs or _cpus(), config.train.workers, compute.device)
+    workers, threads = plan_threads(jobs or usable_cores(), config.train.workers, compute.device)
     with reproducible(threads, compute.device), stop_on_signal() as stop:
         try:
             saved = checkpoint.load_last(run.checkpoints, progress.say)
@@ -204,10 +204,6 @@ def _record_session(
         write_json(run.path / "environment.json", {"sessions": [*before, session]})
         with (run.path / "command.txt").open("a", encoding="utf-8") as file:
             file.write((command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])) + "\n")
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Stop:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ssl3d.cli import console, options
+from ssl3d.pipeline.machine import usable_cores
 
 EPILOG = """\
 [bold]Example[/]
@@ -75,7 +76,7 @@ def describe_machine(command: str) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "usable_cores": options.usable_cores(),
+        "usable_cores": usable_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": platform.platform(),
         "versions": versions,

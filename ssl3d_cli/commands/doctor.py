@@ -10,6 +10,7 @@ import typer
 
 from ssl3d.cli import console, options
 from ssl3d.cli.checks import Check, all_checks
+from ssl3d.pipeline.machine import usable_cores
 
 EPILOG = """\
 [bold]Example[/]
@@ -48,7 +49,7 @@ def _run(workspace: Path) -> list[Check]:
     """All checks; those that start processes run beside each other."""
     progress = console.ConsoleProgress()
     todo = all_checks(workspace)
-    with progress.task("checking", len(todo), "part") as task, ThreadPoolExecutor(options.usable_cores()) as pool:
+    with progress.task("checking", len(todo), "part") as task, ThreadPoolExecutor(usable_cores()) as pool:
         futures = [pool.submit(check) for check in todo]
         results = []
         for future in futures:

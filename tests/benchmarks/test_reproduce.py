@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from ssl3d.benchmarks import reproduce
 from ssl3d.benchmarks.frames import write_frames
 from ssl3d.data.spec import load_spec

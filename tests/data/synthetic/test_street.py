@@ -20,6 +20,7 @@ RAW_IDS |= {252, 253, 254, 255, 257, 258, 259}
 THINGS = [10, 11, 13, 15, 16, 18, 20, 30, 31, 32, 252, 253, 254, 255, 257, 258, 259]
 
 TINY_SHA256 = "9a6e6632bfbb6b48e609fd2c52568ca23cfac434b68ee0cd5648051805dc2691"
+BENCH_SHA256 = "f3c8738940d84a351a5cbdfa122cc74cdf028d6663c43936a2d41342ce28deed"
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -232,9 +233,11 @@ def test_presets_keep_to_the_published_split(preset: str) -> None:
 
 
 @pytest.mark.slow
-def test_bench_holds_most_classes_in_train_and_in_val(tmp_path: Path) -> None:
+def test_bench_is_frozen_and_holds_most_classes_in_train_and_in_val(tmp_path: Path) -> None:
     generate_street(tmp_path, "bench", 0, jobs=2)
-    per_sequence = json.loads((tmp_path / MANIFEST).read_text())["points_per_class"]
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    assert manifest["sha256"] == BENCH_SHA256
+    per_sequence = manifest["points_per_class"]
     for names in ([n for n in per_sequence if n != "08"], ["08"]):
         present = [c for c in per_sequence["08"] if c != "unlabeled" and sum(per_sequence[n][c] for n in names) > 50]
         assert len(present) >= 15, present

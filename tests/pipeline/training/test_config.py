@@ -102,7 +102,7 @@ def test_round_trip(tmp_path: Path) -> None:
     loaded = RunConfig.load(tmp_path / "config.json")
     assert loaded == config
     assert loaded.hash == config.hash
-    assert loaded.run_name == f"kitti-scan-1pct-supervised-pointwise-s3-{config.hash[:6]}"
+    assert loaded.run_name == f"supervised-pointwise-scan-1pct-s3-{config.hash[:6]}"
 
 
 def test_what_changes_no_weight_is_not_in_the_hash() -> None:
