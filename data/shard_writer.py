@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 from collections.abc import Collection, Iterator, Mapping
@@ -15,11 +14,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from ssl3d.data.atomic import DISK_FULL, temporary_beside
 from ssl3d.data.errors import DataError
 from ssl3d.data.shard_format import PER_SCAN, ROLES_ATTR, SCHEMA_ATTR, SCHEMA_VERSION, Array, Place, check_lengths
 
 _CHUNK_ROWS = 1 << 15
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _Sketch(io.RawIOBase):
@@ -93,7 +92,7 @@ class ShardWriter:
         self.attrs: dict[str, Any] = {}
         self._sync = sync
         self._handle = -1
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._temporary = temporary_beside(self.path)
         table = np.ascontiguousarray(offsets, np.int64)
         self._per_scan = _roles(table, arrays, per_scan)
         self._places = {"offsets": Place(table.shape, np.dtype("<i8"), None)}
@@ -235,7 +234,7 @@ def storable(values: Array) -> Array:
 
 
 def _write_error(error: OSError, path: Path, size: int) -> DataError:
-    if error.errno in _FULL:
+    if error.errno in DISK_FULL:
         return DataError(
             f"the disk is full: {size / 1e6:.0f} MB are needed for this file",
             where={"file": path},

@@ -14,9 +14,9 @@ from typing import Any
 
 import xxhash
 
+from ssl3d.data.atomic import DISK_FULL, write_whole
 from ssl3d.data.errors import DataError, Ssl3dError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -34,14 +34,14 @@ def writing(where: Path) -> Iterator[None]:
     try:
         yield
     except DataError as error:  # a shard writer has put it into words: but it is no fault of the data
-        if isinstance(error.__cause__, (OSError, RuntimeError)) and errno_of(error.__cause__) in _FULL | _READ_ONLY:
+        if isinstance(error.__cause__, (OSError, RuntimeError)) and errno_of(error.__cause__) in DISK_FULL | _READ_ONLY:
             raise Ssl3dError(error.what, where=error.where, hint=error.hint) from error
         raise
     except OSError as error:
         if isinstance(error.filename, str) and not Path(error.filename).is_relative_to(where):
             raise
         number = errno_of(error)
-        if number in _FULL:
+        if number in DISK_FULL:
             raise Ssl3dError(
                 "the disk is full" if number == errno.ENOSPC else "no more may be written here (quota or size limit)",
                 where={"folder": where, "free": human_bytes(free_bytes(where))},
@@ -57,18 +57,8 @@ def writing(where: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
-    """Writes a temporary file beside ``path`` and renames it when it is whole and on disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(value, indent=indent, sort_keys=True) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    """Writes ``value`` as JSON with sorted keys, whole or not at all, and waits until it is on the disk."""
+    write_whole(path, (json.dumps(value, indent=indent, sort_keys=True) + "\n").encode(), durable=True)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -78,17 +68,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames inside ``folder`` durable, where the system can (POSIX)."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def digest_file(path: Path) -> str:

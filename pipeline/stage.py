@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ssl3d.data.atomic import sync
 from ssl3d.data.errors import DataError, Ssl3dError
 from ssl3d.models.config import Params
 from ssl3d.pipeline.executors import run_units
@@ -26,7 +27,6 @@ from ssl3d.pipeline.files import (
     human_bytes,
     read_json,
     remove_tree,
-    sync_folder,
     temporary_files,
     writing,
 )
@@ -323,8 +323,7 @@ def _make(job: _Job) -> _Made:
         info = job.run(job.unit, job.params, job.inputs, job.out)
         digests = {}
         for path in sorted(job.out.iterdir()):
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
+            sync(path)
             digests[path.name] = stamp_file(path).digest
     return _Made(digests, time.perf_counter() - begun, info)
 
@@ -380,7 +379,7 @@ def _publish(folder: Path, job: _Job, made: _Made) -> Entry:
     for name, digest in made.digests.items():
         (job.out / name).replace(folder / name)
         files[name] = stamp_file(folder / name, digest)
-    sync_folder(folder)
+    sync(folder)
     job.out.rmdir()
     return Entry(job.unit.id, job.unit.source, files, made.seconds, made.info)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ssl3d.pipeline.product import Product
 
 SCHEMA = 1
-_OWN = re.compile(r"\.gitignore|\.?workspace\.json(\..*)?|locks|cache")
+_OWN = re.compile(r"\.gitignore|\.?workspace[.-]json(\..*)?|locks|cache")
 _OWN_BESIDE_LOCKS = {"data", "runs"}  # common names: ours only where our locks are
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

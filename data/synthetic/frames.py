@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ssl3d.data.atomic import write_whole
 from ssl3d.data.synthetic.camera import make_calibration, matmul, render, rigid_inverse
 from ssl3d.data.synthetic.presets import PRESETS, SequencePreset, StreetPreset
 from ssl3d.data.synthetic.rng import Rng
@@ -49,17 +49,10 @@ def frame_files(out: Path, plan: StreetPreset, drive: SequencePreset, frame: int
     )
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes beside ``path`` and renames. The temporary name tells the process: two may generate into one folder."""
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file of the dataset, whole or not at all; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, content)
 
 
 @lru_cache(maxsize=1)
@@ -98,16 +91,16 @@ def write_tables(out: Path, preset: str, seed: int, sequence: str) -> None:
     if not (folder / "calib.txt").exists():
         lines = [f"P{k}: {_numbers(calibration.projections[k])}\n" for k in range(4)]
         lines.append(f"Tr: {_numbers(calibration.tr[:3])}\n")
-        write_whole(folder / "calib.txt", "".join(lines).encode())
+        write_file(folder / "calib.txt", "".join(lines).encode())
     if not (folder / "times.txt").exists():
         lines = [f"{time_of(drive, k):.6e}\n" for k in range(drive.scans)]
-        write_whole(folder / "times.txt", "".join(lines).encode())
+        write_file(folder / "times.txt", "".join(lines).encode())
     if not (folder / "poses.txt").exists():
         poses = lidar_poses(preset, seed, sequence)
         tr = calibration.tr
         first, back = rigid_inverse(poses[0]), rigid_inverse(tr)
         rows = [matmul(matmul(tr, matmul(first, pose)), back)[:3] for pose in poses]
-        write_whole(folder / "poses.txt", "".join(_numbers(row) + "\n" for row in rows).encode())
+        write_file(folder / "poses.txt", "".join(_numbers(row) + "\n" for row in rows).encode())
 
 
 def write_frame(out: Path, preset: str, seed: int, sequence: str, frame: int) -> npt.NDArray[np.int64]:
@@ -124,11 +117,11 @@ def write_frame(out: Path, preset: str, seed: int, sequence: str, frame: int) ->
             picture = render(scene, pose, calibration, world.sun, key.child(2).key, plan.image_samples)
             buffer = io.BytesIO()
             Image.fromarray(picture).save(buffer, format="PNG")
-            write_whole(files.image, buffer.getvalue())
+            write_file(files.image, buffer.getvalue())
         points, labels = scan(scene, pose, make_beams(plan.beams), plan.steps, key.child(1).key)
         if files.label is not None:
-            write_whole(files.label, labels.astype("<u4").tobytes())
-        write_whole(files.scan, points.astype("<f4").tobytes())
+            write_file(files.label, labels.astype("<u4").tobytes())
+        write_file(files.scan, points.astype("<f4").tobytes())
     if files.label is None:
         return np.zeros(MAX_LABEL, np.int64)
     raw = np.fromfile(files.label, "<u4") & 0xFFFF

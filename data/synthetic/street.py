@@ -28,10 +28,10 @@ from ssl3d.data.synthetic.frames import (
     FrameFiles,
     frame_files,
     lidar_poses,
+    write_file,
     write_frame,
     write_frames,
     write_tables,
-    write_whole,
 )
 from ssl3d.data.synthetic.presets import PRESETS, StreetPreset
 
@@ -169,7 +169,7 @@ def _claim(out: Path, plan: StreetPreset, seed: int, overwrite: bool) -> None:
     _remove_stale(out)
     complete = (out / MANIFEST).exists() and all(files.finished() for files in _all_files(out, plan))
     if not complete:
-        write_whole(out / STARTED, (json.dumps(identity, indent=1) + "\n").encode())
+        write_file(out / STARTED, (json.dumps(identity, indent=1) + "\n").encode())
         (out / MANIFEST).unlink(missing_ok=True)
 
 
@@ -269,5 +269,5 @@ def _finish(out: Path, plan: StreetPreset, seed: int, counts: dict[str, npt.NDAr
         "points_per_class": {name: _by_class(found) for name, found in sorted(counts.items())},
         "sha256": digest.hexdigest(),
     }
-    write_whole(out / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    write_file(out / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     (out / STARTED).unlink(missing_ok=True)

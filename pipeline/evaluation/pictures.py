@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ssl3d.data.atomic import replacing
 from ssl3d.data.range_image import RangeProjection
 from ssl3d.data.scan import IGNORE
 from ssl3d.data.spec import DatasetSpec, SensorSpec
@@ -96,13 +96,8 @@ def scan_picture(
 def save_figure(figure: Figure, path: Path) -> Path:
     """Writes a PNG, whole or not at all; creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     return path
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ssl3d.data.atomic import DISK_FULL, write_whole
 from ssl3d.data.errors import UsageError
 from ssl3d.data.spec import DatasetSpec
 from ssl3d.pipeline.dataset import PreparedDataset, ScanRef
@@ -109,7 +108,7 @@ def predict(
                 source = dataset.source()
                 with predicting(dataset, subject, device, jobs) as predictor:
                     for scan, label in predictor.labels(pending, lambda scan: source.view(scan.index)):
-                        _write(out / writer.path(scan), writer.encode(label, dataset.spec))
+                        write_whole(out / writer.path(scan), writer.encode(label, dataset.spec))
                         task.advance()
     return PredictResult(out, len(pending), len(kept), sum(scan.num_points for scan in scans), names)
 
@@ -166,7 +165,7 @@ def _usable(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             raise
         raise UsageError(
             f"predictions cannot be written here: {error.strerror}",
@@ -216,14 +215,3 @@ def _finished(path: Path, size: int) -> bool:
         return path.stat().st_size == size
     except FileNotFoundError:
         return False
-
-
-def _write(path: Path, data: bytes) -> None:
-    # Not "<name>.label.tmp": the official evaluator takes every file with ".label" in its name.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -11,36 +11,28 @@ from typing import IO, Any, BinaryIO, cast
 
 import torch
 
+from ssl3d.data.atomic import replacing, temporary_beside
 from ssl3d.data.errors import Ssl3dError
-from ssl3d.pipeline.files import sync_folder, writing
+from ssl3d.pipeline.files import writing
 
 SCHEMA = 1
 LAST, PREVIOUS = "last.pt", "last.prev.pt"
 
 
 def save(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a temporary file beside ``path``, forces it to disk, and renames it.
+    """Writes a checkpoint, whole or not at all, and waits until it is on the disk.
 
     Raises:
         Ssl3dError: the disk is full or the folder cannot be written; ``path`` is then as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path.parent):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                writer = _Writer(file)
-                try:
-                    torch.save(dict(value), cast(IO[bytes], writer))
-                except RuntimeError as error:  # torch's zip writer hides the reason
-                    raise writer.error or error from error
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, durable=True) as temporary, temporary.open("wb") as file:
+            writer = _Writer(file)
+            try:
+                torch.save(dict(value), cast(IO[bytes], writer))
+            except RuntimeError as error:  # torch's zip writer hides the reason
+                raise writer.error or error from error
 
 
 def save_last(folder: Path, value: Mapping[str, Any]) -> None:
@@ -48,7 +40,7 @@ def save_last(folder: Path, value: Mapping[str, Any]) -> None:
     last, previous = folder / LAST, folder / PREVIOUS
     with writing(folder):
         if last.exists():
-            link = folder / f".{PREVIOUS}.{os.getpid()}.tmp"
+            link = temporary_beside(previous)
             link.unlink(missing_ok=True)
             try:
                 os.link(last, link)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
+from ssl3d.data.atomic import write_whole
 from ssl3d.data.errors import Ssl3dError, UsageError
 from ssl3d.pipeline.files import read_json, remove_tree, write_json, writing
 from ssl3d.pipeline.training.config import RunConfig
@@ -202,9 +203,7 @@ class RunDirectory:
         kept = [line for line in self.metrics() if line.get("step", 0) <= step]
         path = self.path / "metrics.jsonl"
         with writing(self.path):
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-            temporary.replace(path)
+            write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
 __all__ = ["RunDirectory", "State"]

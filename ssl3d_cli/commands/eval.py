@@ -188,8 +188,13 @@ def plain_table(report: Report, width: int = 120) -> str:
 
 
 def _write(path: Path, text: str) -> None:
+    from ssl3d.data.atomic import write_whole
     from ssl3d.pipeline.files import writing
 
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
+        content = text if text.endswith("\n") else text + "\n"
+        if path.exists() and not path.is_file():  # /dev/stdout, a named pipe
+            path.write_text(content, encoding="utf-8")
+        else:
+            write_whole(path, content.encode())

@@ -146,7 +146,7 @@ def test_resume_with_other_parameters_is_refused(space: Workspace) -> None:
         train(space, small("train.lr=0.3"), resume=run.name, device="cpu")
     assert caught.value.where["optimizer.lr"] == "0.005 in the run, 0.3 now"
     with pytest.raises(UsageError, match="did you mean"):
-        train(space, resume=run.name.replace("kitti", "kiti"), device="cpu")
+        train(space, resume=run.name.replace("supervised", "supervisd"), device="cpu")
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(space: Workspace) -> None:
