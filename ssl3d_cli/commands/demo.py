@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 METHODS = ("supervised",)
 BACKBONE = "minkunet-micro"
-RATIOS = {"tiny": ("50%", "100%"), "small": ("10%", "100%"), "bench": ("5%", "100%")}
+RATIOS = {"tiny": ("50%", "100%"), "small": ("5%", "100%"), "bench": ("5%", "100%")}
 """Preset -> the low and the full ratio. The low one labels at least three scans."""
-STEPS = {"tiny": 40, "small": 400, "bench": 1000}
+STEPS = {"tiny": 40, "small": 900, "bench": 1000}
 """Preset -> steps of each run, when --steps does not say."""
 PICTURES = 2
 SEED = 0
