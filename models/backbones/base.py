@@ -74,12 +74,16 @@ class Levels:
     taps: Mapping[str, Level]
 
 
+class NoElementsError(ValueError):
+    """No point of a batch has an element: all are cropped, clipped or not finite, or there is none."""
+
+
 class InputSpec(ABC):
     """Turns views into ``Inputs``. Picklable, stateless, no torch module: it is sent to loader workers."""
 
     @abstractmethod
     def prepare(self, views: Sequence[View]) -> Inputs:
-        """Collates V views. Raises ``ValueError`` when no view has a point."""
+        """Collates V views. Raises ``NoElementsError`` when no point of any view has an element."""
 
     @abstractmethod
     def labels(self, inputs: Inputs, y: Tensor) -> Tensor:
@@ -142,7 +146,7 @@ def collate_points(views: Sequence[View]) -> dict[str, Any]:
     """The per-point fields that every ``Inputs`` shares, without ``elements``."""
     sizes = [len(view) for view in views]
     if not sum(sizes):
-        raise ValueError("no view of this batch has a point")
+        raise NoElementsError("no view of this batch has a point")
     shared = set.intersection(*(set(view.extras) for view in views))
     return {
         "rows": torch.from_numpy(np.concatenate([view.rows for view in views])),
@@ -155,4 +159,15 @@ def collate_points(views: Sequence[View]) -> dict[str, Any]:
     }
 
 
-__all__ = ["IGNORE", "Backbone", "InputSpec", "Inputs", "Level", "Levels", "Output", "Segmenter", "collate_points"]
+__all__ = [
+    "IGNORE",
+    "Backbone",
+    "InputSpec",
+    "Inputs",
+    "Level",
+    "Levels",
+    "NoElementsError",
+    "Output",
+    "Segmenter",
+    "collate_points",
+]

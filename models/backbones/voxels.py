@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssl3d.data.errors import DataError
 from ssl3d.data.scan import IGNORE, View
-from ssl3d.models.backbones.base import Inputs, InputSpec, collate_points
+from ssl3d.models.backbones.base import Inputs, InputSpec, NoElementsError, collate_points
 from ssl3d.models.elements import ElementMap
 from ssl3d.models.sparse import CoordinateManager, CoordinateMapKey, voxel_mean, voxelize
 
@@ -71,15 +71,15 @@ class VoxelInputSpec(InputSpec):
     clip: ClipRange | None = None
 
     def prepare(self, views: Sequence[View]) -> VoxelInputs:
-        """Collates V views. Raises ``ValueError`` when no view has a point within the range, ``DataError`` when a view
-        lacks a feature."""
+        """Collates V views. Raises ``NoElementsError`` when no view has a point within the range, ``DataError`` when a
+        view lacks a feature."""
         shared = collate_points(views)
         points = torch.from_numpy(np.concatenate([view.points for view in views]))
         sizes = torch.from_numpy(np.diff(shared["view_offsets"].numpy()))
         batch = torch.repeat_interleave(torch.arange(len(views), dtype=torch.int32), sizes)
         coordinates, inverse = voxelize(points, self.voxel_size, batch=batch, clip=self.clip)
         if not len(coordinates):
-            raise ValueError("no view of this batch has a point within the range of the voxel grid")
+            raise NoElementsError("no view of this batch has a point within the range of the voxel grid")
         columns = [self._feature(views, name) for name in self.features]
         features = voxel_mean(torch.from_numpy(np.concatenate(columns, 1)), inverse, len(coordinates))
         elements = ElementMap(inverse, len(coordinates))

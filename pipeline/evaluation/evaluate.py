@@ -133,7 +133,7 @@ class _Counting:
                 return total
             source, truth = self.dataset.source(), self.dataset.truth()
             part = Confusion(self.dataset.spec.num_classes)
-            with predicting(self.dataset, subject, device, jobs) as predictor:
+            with predicting(self.dataset, subject, device, jobs, self.progress) as predictor:
                 for scan, label in predictor.labels(pending, lambda scan: source.view(scan.index)):
                     target = truth.label(scan.index)
                     if len(target) != len(label):

@@ -48,7 +48,7 @@ def draw_scans(
         with (
             writing(folder),
             progress.task(f"draw {subject.run}", total=len(pending), unit="picture") as task,
-            predicting(dataset, subject, device, jobs) as predictor,
+            predicting(dataset, subject, device, jobs, progress) as predictor,
         ):
             for scan, label in predictor.labels(pending, lambda scan: ahead.view(scan.index)):
                 points = source.view(scan.index).points

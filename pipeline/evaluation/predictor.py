@@ -13,12 +13,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ssl3d.data.errors import DataError, Ssl3dError
-from ssl3d.data.scan import View
-from ssl3d.models.backbones.base import Inputs, Segmenter
+from ssl3d.data.errors import Ssl3dError
+from ssl3d.data.scan import IGNORE, View
+from ssl3d.models.backbones.base import Inputs, NoElementsError, Segmenter
+from ssl3d.pipeline.progress import Progress, Silent
 
 T = TypeVar("T")
 K = TypeVar("K")
+SAID_AT_MOST = 3
+"""So many scans of which nothing is seen are named."""
 
 
 @dataclass(slots=True)
@@ -34,7 +37,9 @@ class Predictor:
     """Labels whole scans with a segmenter.
 
     Every original row gets a class: points that no pass covers (cropped, clipped) take the label of the nearest
-    predicted point, points whose coordinates are not finite that of the nearest predicted row of the file.
+    predicted point, points whose coordinates are not finite that of the nearest predicted row of the file. A scan of
+    which no pass sees a point (all of it cropped or not finite) is predicted as ignored, and named to ``progress``: one
+    such scan in a benchmark is no reason to hand in nothing.
 
     Args:
         segmenter: moved to ``device`` and put in eval mode.
@@ -42,13 +47,22 @@ class Predictor:
             three passes are in memory then.
     """
 
-    def __init__(self, segmenter: Segmenter, device: torch.device | str, *, prefetch: bool = True) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        device: torch.device | str,
+        *,
+        prefetch: bool = True,
+        progress: Progress | None = None,
+    ) -> None:
         self.segmenter = segmenter.to(device).eval()
         self.device = torch.device(device)
         self.prefetch = prefetch
+        self.progress = progress or Silent()
+        self.unseen = 0
 
     def label(self, view: View) -> npt.NDArray[np.uint8]:
-        """(n,) uint8 classes for the n points of a whole scan. Raises ``DataError`` when no point is predicted."""
+        """(n,) uint8 classes for the n points of a whole scan; all ``IGNORE`` when the network sees none of them."""
         return next(self.labels([view], lambda whole: whole))[1]
 
     def labels(self, keys: Iterable[K], load: Callable[[K], View]) -> Iterator[tuple[K, npt.NDArray[np.uint8]]]:
@@ -71,7 +85,10 @@ class Predictor:
                 inputs = one.inputs.to(self.device, non_blocking=True)
                 votes.add(inputs, self._probabilities(inputs, one.view))
             if one.last:
-                yield key, votes.label()
+                label = votes.label()
+                if len(label) and (label == IGNORE).all():
+                    self._say_unseen(one.view)
+                yield key, label
                 votes = None
 
     def _passes(self, keys: Iterable[K], load: Callable[[K], View]) -> Iterator[tuple[K, _Pass]]:
@@ -83,10 +100,25 @@ class Predictor:
             for chunk in self.segmenter.backbone.chunks(visible) if len(visible) else ():
                 if before is not None:
                     yield key, before
-                before = _Pass(view, self.segmenter.backbone.prepare([chunk]) if len(chunk) else None, last=False)
+                before = _Pass(view, self._prepare(chunk), last=False)
             before = before or _Pass(view, None, last=True)
             before.last = True
             yield key, before
+
+    def _prepare(self, chunk: View) -> Inputs | None:
+        try:
+            return self.segmenter.backbone.prepare([chunk])
+        except NoElementsError:
+            return None
+
+    def _say_unseen(self, view: View) -> None:
+        self.unseen += 1
+        if self.unseen <= SAID_AT_MOST:
+            more = "; further ones are not named" if self.unseen == SAID_AT_MOST else ""
+            self.progress.say(
+                f"{_name(view)}: the network sees none of the {len(view)} points (cropped, or not finite): "
+                f"predicted as ignored{more}"
+            )
 
     def _probabilities(self, inputs: Inputs, view: View) -> Tensor:
         with torch.inference_mode():
@@ -122,11 +154,7 @@ class _Votes:
         if seen.all():
             return label
         if not seen.any():
-            raise DataError(
-                f"the network sees none of the {len(seen)} points of this scan",
-                where={"scan": _name(self.view)},
-                hint="all its points are cropped or not finite: look at the file, and at the crop of the backbone",
-            )
+            return np.full(len(seen), IGNORE, np.uint8)
         return fill_unseen(label, seen, self.view.points)
 
 

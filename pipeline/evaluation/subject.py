@@ -12,6 +12,7 @@ from ssl3d.data.errors import DataError
 from ssl3d.pipeline.dataset import PreparedDataset
 from ssl3d.pipeline.files import digest_file
 from ssl3d.pipeline.machine import usable_cores
+from ssl3d.pipeline.progress import Progress
 from ssl3d.pipeline.workspace import ensure_numba_cache
 
 if TYPE_CHECKING:
@@ -82,7 +83,9 @@ def subject_of(run: RunDirectory) -> Subject:
 
 
 @contextmanager
-def predicting(dataset: PreparedDataset, subject: Subject, device: str, jobs: int) -> Iterator[Predictor]:
+def predicting(
+    dataset: PreparedDataset, subject: Subject, device: str, jobs: int, progress: Progress
+) -> Iterator[Predictor]:
     """The predictor of ``subject``, with ``jobs`` threads for the network (0: all) while the block lasts.
 
     With more than one, or another device, a further thread reads ahead.
@@ -96,6 +99,6 @@ def predicting(dataset: PreparedDataset, subject: Subject, device: str, jobs: in
     jobs = jobs or usable_cores()
     torch.set_num_threads(jobs)
     try:
-        yield Predictor(subject.load(device), device, prefetch=jobs > 1 or device != "cpu")
+        yield Predictor(subject.load(device), device, prefetch=jobs > 1 or device != "cpu", progress=progress)
     finally:
         torch.set_num_threads(threads)

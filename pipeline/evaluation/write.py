@@ -106,7 +106,7 @@ def predict(
             task.advance(len(kept))
             if pending:
                 source = dataset.source()
-                with predicting(dataset, subject, device, jobs) as predictor:
+                with predicting(dataset, subject, device, jobs, progress) as predictor:
                     for scan, label in predictor.labels(pending, lambda scan: source.view(scan.index)):
                         write_whole(out / writer.path(scan), writer.encode(label, dataset.spec))
                         task.advance()

@@ -13,7 +13,7 @@ from ssl3d.data.augment import Augmentation, drop_to
 from ssl3d.data.errors import Ssl3dError
 from ssl3d.data.loader import step_items, step_rng
 from ssl3d.data.scan import View
-from ssl3d.models.backbones.base import Inputs, InputSpec
+from ssl3d.models.backbones.base import Inputs, InputSpec, NoElementsError
 from ssl3d.models.config import Params
 from ssl3d.models.elements import ElementMap
 from ssl3d.models.methods.base import Method
@@ -115,7 +115,10 @@ class BatchMaker:
         for name, views in groups.items():
             if not sum(map(len, views)):
                 return StepBatch(step, None, scans, f"the group '{name}' has no point")
-            prepared[name] = self.input_spec.prepare(views)
+            try:
+                prepared[name] = self.input_spec.prepare(views)
+            except NoElementsError:
+                return StepBatch(step, None, scans, f"no point of the group '{name}' is within the range")
             if prepared[name].elements.num_elements < MIN_ELEMENTS:
                 return StepBatch(step, None, scans, f"the group '{name}' has a single element")
         return StepBatch(step, prepared, scans)

@@ -10,10 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl3d.data.errors import DataError, Ssl3dError
-from ssl3d.data.scan import View
+from ssl3d.data.errors import Ssl3dError
+from ssl3d.data.scan import IGNORE, View
 from ssl3d.models.backbones.base import Segmenter
+from ssl3d.models.backbones.registry import get_backbone, make_backbone
 from ssl3d.pipeline.evaluation.predictor import Predictor, fill_unseen, prefetched
+from ssl3d.pipeline.progress import Silent
 
 MakeSegmenter = Callable[..., Segmenter]
 MakeView = Callable[..., View]
@@ -94,15 +96,35 @@ def test_points_that_are_not_numbers_take_the_label_of_their_neighbor_in_the_fil
     assert np.array_equal(label, whole[source])
 
 
-def test_a_scan_of_which_nothing_is_seen_is_named(make_segmenter: MakeSegmenter, make_view: MakeView) -> None:
-    with pytest.raises(DataError, match="08/000007"):
-        Predictor(make_segmenter(reach=1e-6), "cpu").label(make_view(5, scan_id="08/000007"))
-    blind = make_view(5, scan_id="08/000008")
+def test_a_scan_of_which_nothing_is_seen_is_ignored_and_named(
+    make_segmenter: MakeSegmenter, make_view: MakeView
+) -> None:
+    class Told(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    said: list[str] = []
+    blind = make_view(5)
     blind.points[:] = np.nan
-    with pytest.raises(DataError, match="08/000008"):
-        Predictor(make_segmenter(), "cpu").label(blind)
-    with pytest.raises(DataError, match="08/000009"):
-        Predictor(make_segmenter(cuts=((90.0, 91.0),)), "cpu").label(make_view(5, scan_id="08/000009"))
+    views = [make_view(5, scan_id="08/000007"), make_view(4), blind]
+    for segmenter, view in zip((make_segmenter(reach=1e-6), make_segmenter(cuts=((90.0, 91.0),)), make_segmenter()),
+                               views, strict=True):  # fmt: skip
+        predictor = Predictor(segmenter, "cpu", progress=Told())
+        assert predictor.label(view).tolist() == [IGNORE] * len(view)
+    assert len(said) == 3
+    assert "08/000007" in said[0]
+    many = Predictor(make_segmenter(reach=1e-6), "cpu", progress=Told())
+    assert len(list(many.labels(range(9), lambda index: make_view(3)))) == 9
+    assert len(said) == 6
+    assert "not named" in said[-1]
+
+
+def test_a_scan_beyond_the_clip_range_is_predicted(make_view: MakeView) -> None:
+    backbone = make_backbone("minkunet-micro", get_backbone("minkunet-micro").Params(features=("xyz",)))
+    far = make_view(6)
+    far.points[:] += 1000
+    assert Predictor(Segmenter(backbone, 3), "cpu").label(far).tolist() == [IGNORE] * 6
+    assert Predictor(Segmenter(backbone, 3), "cpu").label(far.select(np.zeros(6, bool))).shape == (0,)
 
 
 def test_diverged_weights_are_an_error_not_class_zero(make_segmenter: MakeSegmenter, make_view: MakeView) -> None:

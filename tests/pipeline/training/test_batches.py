@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from ssl3d.data.augment import Augmentation, AugmentParams
 from ssl3d.data.errors import DataError, Ssl3dError
 from ssl3d.data.scan import IGNORE, View
+from ssl3d.models.backbones.base import Inputs, NoElementsError
 from ssl3d.models.methods.supervised import Supervised, SupervisedParams
 from ssl3d.pipeline.training.batches import BatchMaker, Stream, map_tensors, plain
 
@@ -108,6 +110,16 @@ def test_a_single_element_is_skipped(maker: BatchMaker) -> None:
     batch = replace(with_sizes(maker, [1] * 4), labelled=Stream(Memory([1] * 4), [0], ["00/000000"], 1))(0)
     assert batch.groups is None
     assert "single element" in batch.why
+
+
+def test_a_batch_beyond_the_range_is_skipped(maker: BatchMaker) -> None:
+    class Blind(type(maker.input_spec)):  # type: ignore[misc]
+        def prepare(self, views: Sequence[View]) -> Inputs:
+            raise NoElementsError("nothing within the range")
+
+    batch = replace(maker, input_spec=Blind())(0)
+    assert batch.groups is None
+    assert "within the range" in batch.why
 
 
 def test_errors_name_the_scan(maker: BatchMaker) -> None:
