@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -17,6 +19,8 @@ from ssl3d.pipeline.files import writing
 
 SCHEMA = 1
 LAST, PREVIOUS = "last.pt", "last.prev.pt"
+_IS_FOLDER = 0x10  # in a ZIP index; torch reads nothing then, and returns memory as it was
+_DAMAGE = (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError)
 
 
 def save(path: Path, value: Mapping[str, Any]) -> None:
@@ -93,10 +97,17 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             if (bad := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"checksum of {bad}")
+            for item in archive.infolist():  # torch reads by the index, which has no checksum
+                if item.compress_size != item.file_size or item.external_attr & _IS_FOLDER:
+                    raise zipfile.BadZipFile(f"index of {item.filename}")
         value = torch.load(path, map_location=device, weights_only=True)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: sent to a place that no file has
+            raise
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedCheckpointError("the checkpoint is damaged", where={"file": path, "cause": cause}) from error
+        raise DamagedCheckpointError(
+            "the checkpoint is damaged", where={"file": path, "cause": cause}, hint="train the run with --overwrite"
+        ) from error
     schema = value.get("schema") if isinstance(value, dict) else None
     if not isinstance(schema, int) or "model" not in value:
         raise DamagedCheckpointError("this is no checkpoint of ssl3d", where={"file": path, "cause": "no schema"})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import signal
 from pathlib import Path
 
@@ -49,6 +50,26 @@ def test_a_damaged_one_falls_back_with_a_message(tmp_path: Path, damage: str) ->
     assert loaded is not None
     assert loaded["model"]["w"][0] == 1.0
     assert "is damaged" in said[0]
+
+
+def test_no_flipped_byte_of_the_index_is_believed(tmp_path: Path) -> None:
+    """The central directory has no checksum, and torch trusts it."""
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, state(1.0))
+    raw = path.read_bytes()
+    start = raw.index(b"PK\x01\x02")
+    damaged = 0
+    for at, bit in itertools.product(range(start, len(raw)), (0, 4)):
+        flipped = bytearray(raw)
+        flipped[at] ^= 1 << bit
+        path.write_bytes(bytes(flipped))
+        try:
+            loaded = checkpoint.load(path)
+        except checkpoint.DamagedCheckpointError:
+            damaged += 1
+        else:
+            assert torch.equal(loaded["model"]["w"], state(1.0)["model"]["w"]), at
+    assert damaged > 100
 
 
 def test_all_damaged_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
