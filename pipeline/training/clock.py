@@ -24,7 +24,7 @@ class StepClock:
     """
 
     def __init__(self, device: torch.device, before: dict[str, float] | None = None) -> None:
-        self.cuda = device.type == "cuda"
+        self.device, self.cuda = device, device.type == "cuda"
         self.seconds = dict.fromkeys(SECTIONS, 0.0) | (before or {})
         self._earlier = dict(self.seconds)
         self._pending: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
@@ -38,9 +38,10 @@ class StepClock:
     def section(self, name: str) -> Iterator[None]:
         if self.cuda:
             first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            first.record()
+            stream = torch.cuda.current_stream(self.device)  # not that of the current device: it may be another GPU
+            first.record(stream)
             yield
-            last.record()
+            last.record(stream)
             self._pending.append((name, first, last))
             return
         begun = time.perf_counter()
@@ -60,7 +61,7 @@ class StepClock:
     def read(self) -> dict[str, float]:
         """Seconds per section over all sessions; they sum to ``total_seconds``."""
         if self._pending:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
             for name, first, last in self._pending:
                 self.seconds[name] += first.elapsed_time(last) / 1000
             self._pending.clear()

@@ -53,7 +53,8 @@ class Compute:
         if asked == "auto":
             if device.type == "cpu":
                 return cls(device, "fp32")
-            return cls(device, "bf16" if torch.cuda.is_bf16_supported() else "fp16")
+            with torch.cuda.device(device):  # emulated bf16 (before Ampere) is slower than fp32
+                return cls(device, "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16")
         if asked == "fp16" and device.type == "cpu":
             raise UsageError("fp16 needs a GPU", where={"field": "train.precision"}, hint="use bf16 or fp32 on the CPU")
         precision: Precision = "bf16" if asked == "bf16" else "fp16" if asked == "fp16" else "fp32"

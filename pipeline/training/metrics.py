@@ -64,9 +64,8 @@ class MetricsLog:
         self.folder = folder
         with writing(folder):
             self.file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-            self.board = SummaryWriter(
-                str(folder / "tb"), purge_step=step + 1 if step else None, max_queue=100, flush_secs=30
-            )
+            # purge_step also at the beginning: a run may have been killed before its first checkpoint
+            self.board = SummaryWriter(str(folder / "tb"), purge_step=step + 1, max_queue=100, flush_secs=30)
 
     def write(self, line: dict[str, Any]) -> None:
         with writing(self.folder):

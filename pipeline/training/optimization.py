@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -46,12 +47,12 @@ class PhaseOptimizer:
         with clock.section("backward"):
             self.scaler.scale(total).backward()
         with clock.section("optimizer"):
-            if self.config.train.clip > 0:
-                self.scaler.unscale_(self.optimizer)
-                norm = nn.utils.clip_grad_norm_(self.parameters, self.config.train.clip, foreach=True)
-                # With fp16 an overflow is the scaler's ordinary business: it skips the step and scales less.
-                if not self.scaler.is_enabled() and not bool(torch.isfinite(norm)):
-                    raise NonFiniteError("gradient", float(norm))
+            self.scaler.unscale_(self.optimizer)
+            limit = self.config.train.clip or math.inf  # the norm is looked at also when nothing is clipped
+            norm = nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
+            # With fp16 an overflow is the scaler's ordinary business: it skips the step and scales less.
+            if not self.scaler.is_enabled() and not bool(torch.isfinite(norm)):
+                raise NonFiniteError("gradient", float(norm))
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)

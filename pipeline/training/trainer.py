@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ssl3d.data.errors import Ssl3dError, UsageError
-from ssl3d.pipeline.files import read_json, write_json, writing
+from ssl3d.pipeline.files import read_json, temporary_files, write_json, writing
 from ssl3d.pipeline.machine import usable_cores
 from ssl3d.pipeline.progress import Progress, Silent
 from ssl3d.pipeline.training import checkpoint
@@ -121,6 +121,7 @@ def _session(
     with reproducible(threads, compute.device), stop_on_signal() as stop:
         try:
             saved = checkpoint.load_last(run.checkpoints, progress.say)
+            _sweep(run)
             run.truncate_metrics(saved["step"] if saved else 0)
             torch.manual_seed(config.seed)
             method, input_spec = build_method(config)
@@ -192,6 +193,12 @@ def _with_session_keys(stored: RunConfig, asked: RunConfig | None) -> RunConfig:
     if asked is None:
         return stored
     return stored.model_copy(update={"train": asked.train})
+
+
+def _sweep(run: RunDirectory) -> None:
+    """Removes what killed sessions left half written: a checkpoint each. (Call it with the lock of the run held.)"""
+    for file in (*temporary_files(run.checkpoints), *temporary_files(run.path)):
+        file.unlink(missing_ok=True)
 
 
 def _record_session(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ssl3d.data.errors import Ssl3dError, UsageError
 from ssl3d.pipeline.training import checkpoint
@@ -164,7 +165,10 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(space: Workspace) -
     assert {"step", "loss", "scans", "saved"} <= set(caught.value.where)
 
 
-def test_a_gradient_that_is_not_finite_moves_no_weight(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("clip", [10, 0])
+def test_a_gradient_that_is_not_finite_moves_no_weight(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch, clip: int
+) -> None:
     import ssl3d.models.methods.supervised as module
 
     real = module.cross_entropy
@@ -175,7 +179,7 @@ def test_a_gradient_that_is_not_finite_moves_no_weight(space: Workspace, monkeyp
 
     monkeypatch.setattr(module, "cross_entropy", exploding)
     with pytest.raises(Ssl3dError, match="gradient is nan at step 0"):
-        train(space, small(), device="cpu", jobs=1)
+        train(space, small(f"train.clip={clip}"), device="cpu", jobs=1)
     (run,) = RunDirectory.list(space)
     saved = torch.load(run.path / "nonfinite.pt", weights_only=True)
     assert all(torch.isfinite(value).all() for value in saved["model"].values())
@@ -239,6 +243,24 @@ def test_a_damaged_checkpoint_falls_back(space: Workspace, heard) -> None:  # ty
     train(space, config, device="cpu", jobs=1)
     whole = train(space, small(method="twophase", steps=10), device="cpu", jobs=1)
     assert same(weights(run), weights(whole))
+
+
+def test_what_killed_sessions_left_is_swept(space: Workspace) -> None:
+    config = small("twophase.interrupt_at=6", "train.log_every=1", method="twophase", steps=10)
+    with pytest.raises(InterruptedRun):
+        train(space, config, device="cpu", jobs=1)
+    (run,) = RunDirectory.list(space)
+    (run.checkpoints / ".last.pt.1.tmp").write_bytes(b"half a checkpoint")
+    (run.path / ".metrics.jsonl.1.tmp").write_bytes(b"{")
+    (run.checkpoints / checkpoint.LAST).unlink()  # as if killed before the first checkpoint, with events written
+    with pytest.raises(InterruptedRun):
+        train(space, config, device="cpu", jobs=1)
+    train(space, config, device="cpu", jobs=1)
+    assert [file.name for file in run.checkpoints.iterdir()] == [checkpoint.LAST]
+    assert not list(run.path.glob(".*.tmp"))
+    events = EventAccumulator(str(run.tensorboard))
+    events.Reload()
+    assert [event.step for event in events.Scalars("training/lr")] == list(range(1, 11))
 
 
 def test_batches_with_nothing_to_train_on(space: Workspace, heard) -> None:  # type: ignore[no-untyped-def]
