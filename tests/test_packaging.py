@@ -18,7 +18,11 @@ def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A copy of the tracked files: building in place would leave build/ in the checkout and pick up stale files from it.
     source = out / "source"
     files = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=repository, check=True, capture_output=True, text=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=repository,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.split("\0")
     for name in filter(None, files):
         if (repository / name).is_file() and not name.startswith("typings/"):
