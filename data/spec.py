@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from importlib import resources
 from typing import Any
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from ssl3d.data.errors import DataError, UsageError
 from ssl3d.data.scan import IGNORE
+from ssl3d.data.text import nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -131,8 +131,8 @@ class DatasetSpec:
             UsageError: no such list, or not at this ratio (the message names what there is).
         """
         if name not in self.official:
-            near = get_close_matches(name, self.official, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"published lists: {', '.join(self.official) or 'none'}"
+            near = nearest(name, self.official)
+            hint = f"did you mean {near}?" if near else f"published lists: {', '.join(self.official) or 'none'}"
             raise UsageError(f"{self.title} has no published list named {name!r}", hint=hint)
         ratios = self.official[name]
         if percent not in ratios:

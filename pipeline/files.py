@@ -16,6 +16,7 @@ import xxhash
 
 from ssl3d.data.atomic import DISK_FULL, write_whole
 from ssl3d.data.errors import DataError, Ssl3dError
+from ssl3d.data.text import size_text
 
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -44,7 +45,7 @@ def writing(where: Path) -> Iterator[None]:
         if number in DISK_FULL:
             raise Ssl3dError(
                 "the disk is full" if number == errno.ENOSPC else "no more may be written here (quota or size limit)",
-                where={"folder": where, "free": human_bytes(free_bytes(where))},
+                where={"folder": where, "free": size_text(free_bytes(where))},
                 hint="free some space (ssl3d clean shows what can go) and run the same command again: it goes on",
             ) from error
         if number in _READ_ONLY:
@@ -113,12 +114,3 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def human_bytes(count: float) -> str:
-    """``1536`` -> ``1.5 KB`` (powers of 1024)."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if abs(count) < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TB"

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ssl3d.data.atomic import sync
 from ssl3d.data.errors import DataError, Ssl3dError
+from ssl3d.data.text import size_text
 from ssl3d.models.config import Params
 from ssl3d.pipeline.executors import run_units
 from ssl3d.pipeline.files import (
     digest_value,
     free_bytes,
-    human_bytes,
     read_json,
     remove_tree,
     temporary_files,
@@ -292,7 +292,7 @@ def _check_space(folder: Path, pending: Sequence[Unit]) -> None:
     free = free_bytes(folder)
     if needed and free < needed + _SPARE_BYTES:
         raise Ssl3dError(
-            f"not enough free disk space: about {human_bytes(needed)} are needed, {human_bytes(free)} are free",
+            f"not enough free disk space: about {size_text(needed)} are needed, {size_text(free)} are free",
             where={"folder": folder},
             hint="free some space (ssl3d clean shows what can go), or choose another disk with --workspace DIR",
         )

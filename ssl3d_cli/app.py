@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from typer.core import TyperGroup
 from ssl3d.cli import console, failures
 from ssl3d.cli.options import STATE, Debug
 from ssl3d.data.errors import UsageError
+from ssl3d.data.text import nearest
 
 COMMANDS: dict[str, dict[str, str]] = {
     "The chain": {
@@ -64,8 +64,8 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
         if name not in self.list_commands(ctx) and not name.startswith("-") and not ctx.resilient_parsing:
-            near = get_close_matches(name, self.list_commands(ctx), n=1)
-            hint = f"Did you mean `ssl3d {near[0]}`?" if near else "Type `ssl3d --help` for the commands."
+            near = nearest(name, self.list_commands(ctx))
+            hint = f"Did you mean `ssl3d {near}`?" if near else "Type `ssl3d --help` for the commands."
             raise UsageError(f"ssl3d has no command '{name}'.", hint=hint)
         return super().resolve_command(ctx, args)
 

@@ -17,6 +17,8 @@ from typing import Any, Literal
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
+from ssl3d.data.text import size_text as size_text
+
 PLAIN_WIDTH = 120
 """Columns of output that is not a terminal (unless COLUMNS says otherwise): logs and pipes are wider than 80."""
 
@@ -45,16 +47,6 @@ def err() -> Console:
 
 
 # ---------------------------------------------------------------- words
-
-
-def size_text(num_bytes: float) -> str:
-    """``1536 -> '1.5 KB'``; powers of 1000, as disks are sold."""
-    value = float(num_bytes)
-    for unit in ("B", "KB", "MB", "GB"):
-        if value < 999.5:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.5 else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
 
 
 def time_text(seconds: float) -> str:

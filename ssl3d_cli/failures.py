@@ -6,11 +6,11 @@ import errno
 import re
 import shlex
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from ssl3d.cli import console
 from ssl3d.cli.options import STATE
 from ssl3d.data.errors import Ssl3dError
+from ssl3d.data.text import nearest
 
 RESUMABLE = {"prepare", "split", "train", "eval", "predict", "synth", "demo", "bench"}
 """Commands that go on where they stopped when typed again."""
@@ -86,8 +86,8 @@ def _usage(error: BaseException) -> int:
     if possibilities:
         message = f"{getattr(error, 'message', message)}. Did you mean {' or '.join(possibilities)}?"
     elif choice := re.search(r"'([^']*)' is not one of (.*)", message):
-        near = get_close_matches(choice[1], re.findall(r"'([^']*)'", choice[2]), n=1)
-        message += f" Did you mean {near[0]}?" if near else ""
+        near = nearest(choice[1], re.findall(r"'([^']*)'", choice[2]))
+        message += f" Did you mean {near}?" if near else ""
     console.error_panel(message, title="wrong command", where=where, hint=hint)
     return int(getattr(error, "exit_code", 2))
 

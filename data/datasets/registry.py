@@ -1,21 +1,21 @@
-"""Readers by name: those of the package, and those that other packages register under ``ssl3d.datasets``."""
+"""Readers by name: one for each ``<name>.toml`` of this folder, in ``<name>.py``; and those of other packages.
+
+Other packages use the entry-point group ``ssl3d.datasets``; their readers are called without arguments too.
+"""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib import resources
 
 from ssl3d.data.datasets.layout import Reader
-from ssl3d.data.errors import UsageError
+from ssl3d.data.registry import Registry
 
 GROUP = "ssl3d.datasets"
-_OWN = {"semantickitti": "ssl3d.data.datasets.semantickitti:SemanticKitti"}
 
 
-def list_readers() -> tuple[str, ...]:
+def list_readers() -> list[str]:
     """Names of all readers, sorted."""
-    return tuple(sorted({*_OWN, *(entry.name for entry in _foreign())}))
+    return _READERS.names()
 
 
 def get_reader(name: str) -> Reader:
@@ -24,26 +24,14 @@ def get_reader(name: str) -> Reader:
     Raises:
         UsageError: there is no such reader (the message names the nearest), or its package cannot be imported.
     """
-    if name in _OWN:
-        module, _, attribute = _OWN[name].partition(":")
-        reader: Reader = getattr(import_module(module), attribute)()
-        return reader
-    for entry in _foreign():
-        if entry.name == name:
-            try:
-                found: Reader = entry.load()()
-            except Exception as error:  # another package's code: anything may happen
-                raise UsageError(
-                    f"the reader {name!r} of another package cannot be loaded: {error}",
-                    where={"entry point": entry.value},
-                    hint="reinstall or update the package that provides it",
-                ) from error
-            return found
-    names = list_readers()
-    near = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UsageError(f"unknown dataset {name!r}", hint=f"{hint}known: {', '.join(names)}")
+    reader: Reader = _READERS.load(name)()
+    return reader
 
 
-def _foreign() -> tuple[EntryPoint, ...]:
-    return tuple(entry_points(group=GROUP))
+def _own() -> dict[str, str]:
+    names = [file.name for file in resources.files(__package__).iterdir()]
+    stems = [name.removesuffix(".toml") for name in names if name.endswith(".toml")]
+    return {stem: f"{__package__}.{stem}" for stem in stems}
+
+
+_READERS = Registry("dataset", GROUP, _own)

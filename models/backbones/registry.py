@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from ssl3d.data.errors import UsageError
+from ssl3d.data.registry import Registry
+from ssl3d.data.text import nearest
 from ssl3d.models.config import Params
 
 if TYPE_CHECKING:
@@ -19,35 +18,31 @@ if TYPE_CHECKING:
 GROUP = "ssl3d.backbones"
 
 _OWN = {
-    "minkunet14": "ssl3d.models.backbones.minkunet:MinkUNet14",
-    "minkunet18": "ssl3d.models.backbones.minkunet:MinkUNet",
-    "minkunet34": "ssl3d.models.backbones.minkunet:MinkUNet34",
-    "minkunet-micro": "ssl3d.models.backbones.minkunet:MinkUNetMicro",
+    "minkunet14": "ssl3d.models.backbones.minkunet",
+    "minkunet18": "ssl3d.models.backbones.minkunet",
+    "minkunet34": "ssl3d.models.backbones.minkunet",
+    "minkunet-micro": "ssl3d.models.backbones.minkunet",
 }
+"""Written down, so that listing them imports no network."""
 
 
 def list_backbones() -> list[str]:
-    """Names of all backbones; imports none of them, nor torch."""
-    return sorted({*_OWN, *(entry.name for entry in entry_points(group=GROUP))})
+    """Names of all backbones, sorted; imports none of them, nor torch."""
+    return _BACKBONES.names()
 
 
 def get_backbone(name: str) -> type[Backbone]:
-    """The class of a backbone. Raises ``UsageError`` for an unknown name."""
-    if name in _OWN:
-        module, _, attribute = _OWN[name].partition(":")
-        found: type[Backbone] = getattr(import_module(module), attribute)
-        return found
-    for entry in entry_points(group=GROUP):
-        if entry.name == name:
-            loaded: type[Backbone] = entry.load()
-            return loaded
-    known = list_backbones()
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    raise UsageError(
-        f"there is no backbone {name!r}",
-        where={"known": ", ".join(known)},
-        hint=f"did you mean {' or '.join(near)}?" if near else "choose one of these with --backbone",
-    )
+    """The class of a backbone.
+
+    Raises:
+        UsageError: unknown name (the message names the nearest), or another package offers what is no backbone.
+    """
+    from ssl3d.models.backbones.base import Backbone
+
+    found = _BACKBONES.load(name)
+    if not issubclass(found, Backbone):
+        raise UsageError(f"the backbone {name!r} is no subclass of Backbone", where={"class": found.__qualname__})
+    return found
 
 
 def make_backbone(name: str, params: Params | Mapping[str, Any] | None = None) -> Backbone:
@@ -74,9 +69,12 @@ def _validated(name: str, cls: type[Backbone], values: dict[str, Any]) -> Params
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        near = difflib.get_close_matches(key, cls.Params.model_fields, n=1, cutoff=0.4)
+        near = nearest(key, cls.Params.model_fields, 0.4)
         raise UsageError(
             f"backbone {name!r}: {first['msg']}",
             where={"field": key},
-            hint=f"did you mean {near[0]!r}?" if near and near[0] != key else None,
+            hint=f"did you mean {near}?" if near and near != key else None,
         ) from None
+
+
+_BACKBONES = Registry("backbone", GROUP, lambda: _OWN)

@@ -10,7 +10,6 @@ of two protocols must not be compared, which is why the name goes with the score
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl3d.data.errors import UsageError
+from ssl3d.data.text import nearest
 from ssl3d.pipeline.evaluation.confusion import Confusion
 
 _EPSILON = 1e-15
@@ -71,10 +71,10 @@ PROTOCOLS: dict[str, Callable[[Confusion], Scores]] = {"semantickitti": semantic
 def score(confusion: Confusion, protocol: str) -> Scores:
     """The scores of ``confusion`` under the protocol of that name. Raises ``UsageError`` for an unknown name."""
     if protocol not in PROTOCOLS:
-        near = difflib.get_close_matches(protocol, PROTOCOLS, n=1)
+        near = nearest(protocol, PROTOCOLS)
         raise UsageError(
             f"there is no protocol '{protocol}'",
-            hint=(f"did you mean '{near[0]}'? " if near else "") + f"Protocols: {', '.join(PROTOCOLS)}",
+            hint=(f"did you mean '{near}'? " if near else "") + f"Protocols: {', '.join(PROTOCOLS)}",
         )
     return PROTOCOLS[protocol](confusion)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import types
@@ -14,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from ssl3d.data.errors import UsageError
+from ssl3d.data.text import nearest
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 _BOUNDS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
@@ -134,12 +134,12 @@ class KeyTable:
         )
 
     def _nearest(self, key: str) -> str | None:
-        best = difflib.get_close_matches(key, self.leaves, 1, 0.5)
-        if best:
-            return best[0]
+        best = nearest(key, self.leaves, 0.5)
+        if best is not None:
+            return best
         last = {leaf.path[-1]: leaf.key for leaf in self.leaves.values()}
-        best = difflib.get_close_matches(key.rpartition(".")[2], last, 1, 0.6)
-        return last[best[0]] if best else None
+        best = nearest(key.rpartition(".")[2], last, 0.6)
+        return None if best is None else last[best]
 
     def read(self, overrides: Iterable[str]) -> dict[str, dict[str, Any]]:
         """``["train.lr=0.01"]`` -> ``{"optimizer": {"lr": 0.01}}``, values parsed and checked one by one."""

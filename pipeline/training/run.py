@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import socket
@@ -21,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from ssl3d.data.atomic import write_whole
 from ssl3d.data.errors import Ssl3dError, UsageError
+from ssl3d.data.text import nearest
 from ssl3d.pipeline.files import read_json, remove_tree, write_json, writing
 from ssl3d.pipeline.training.config import RunConfig
 
@@ -61,8 +61,8 @@ class RunDirectory:
             return fits[0]
         if fits:
             raise UsageError(f"several runs are called {name!r}", where={"runs": ", ".join(run.name for run in fits)})
-        near = difflib.get_close_matches(name, known, 1, 0.3)
-        hint = f"did you mean {near[0]}?" if near else "ssl3d runs lists them; ssl3d train supervised makes one"
+        near = nearest(name, known, 0.3)
+        hint = f"did you mean {near}?" if near else "ssl3d runs lists them; ssl3d train supervised makes one"
         raise UsageError(f"there is no run {name!r}", where={"folder": workspace.runs_dir}, hint=hint)
 
     @classmethod

@@ -26,7 +26,7 @@ def test_the_reader_of_the_package() -> None:
 
 
 def test_an_unknown_name_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match="did you mean 'semantickitti'") as caught:
+    with pytest.raises(UsageError, match="did you mean semantickitti") as caught:
         get_reader("SemanticKITI")
     assert caught.value.exit_code == 2
 

@@ -227,9 +227,9 @@ def test_too_little_space_is_refused_before_anything_is_written(
     handle: DatasetHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = numbers(handle).product
-    monkeypatch.setattr(stage_module, "free_bytes", lambda folder: 30 << 20)
+    monkeypatch.setattr(stage_module, "free_bytes", lambda folder: 30_000_000)
     with pytest.raises(Ssl3dError, match=r"about 60\.0 MB are needed, 30\.0 MB are free"):
-        run_stage(handle, Numbers(NumbersParams(factor=2), SOURCES, size=20 << 20), progress=Silent())
+        run_stage(handle, Numbers(NumbersParams(factor=2), SOURCES, size=20_000_000), progress=Silent())
     current = handle.product("numbers")
     assert current is not None and current.key == old.key
 
