@@ -11,7 +11,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
@@ -22,9 +22,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ssl3d.data.errors import Ssl3dError
+from ssl3d.data.workers import THREAD_VARIABLES
 
 T = TypeVar("T")
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @lru_cache(maxsize=8)
@@ -110,7 +110,7 @@ def batches(
         pin_memory=pin_memory,
         generator=torch.Generator(),  # its own: loading must not move the global one, which the model draws from
     )
-    with _worker_environment() if workers else _nothing():
+    with _worker_environment() if workers else nullcontext():
         source = iter(loader)
     return _checked(source)
 
@@ -144,11 +144,6 @@ def _worker_died(error: RuntimeError) -> Exception:
 def _quiet_worker(_: int) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 @contextmanager

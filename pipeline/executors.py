@@ -1,27 +1,18 @@
-"""Runs a function over units of work: in this process, or in a pool of spawned processes.
-
-Spawned, not forked: forked OpenMP and HDF5 state deadlocks. Workers compute with one thread each, ignore Ctrl-C (the
-parent decides) and end themselves when the parent is gone, so that a killed command leaves no process behind.
-"""
+"""Runs a function over units of work: in this process, or in a pool of processes (``ssl3d.data.workers``)."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import threading
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import active_children, connection, get_context, parent_process
 from typing import Generic, TypeVar
 
 from ssl3d.data.errors import Ssl3dError
+from ssl3d.data.workers import worker_pool
 
 T = TypeVar("T")
 R = TypeVar("R")
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +57,15 @@ def _outcome(function: Callable[[T], R], unit: T) -> Outcome[T, R]:
 def _run_pool(
     function: Callable[[T], R], units: Sequence[T], jobs: int, name: Callable[[T], str]
 ) -> Generator[Outcome[T, R], None, None]:
-    others = set(active_children())
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_worker)
     running: dict[Future[Outcome[T, R]], T] = {}
-    finished = False
     try:
-        for unit in units:
-            running[pool.submit(_outcome, function, unit)] = unit
-            if len(running) == jobs:
+        with worker_pool(jobs) as pool:
+            for unit in units:
+                running[pool.submit(_outcome, function, unit)] = unit
+                if len(running) == jobs:
+                    yield _next_outcome(running)
+            while running:
                 yield _next_outcome(running)
-        while running:
-            yield _next_outcome(running)
-        finished = True
     except BrokenProcessPool as error:
         names = ", ".join(sorted(name(unit) for unit in running.values()))
         raise Ssl3dError(
@@ -85,11 +73,6 @@ def _run_pool(
             where={"under way": names},
             hint="run the same command again with fewer --jobs: finished work is kept",
         ) from error
-    finally:
-        if not finished:
-            for process in set(active_children()) - others:
-                process.kill()
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _next_outcome(running: dict[Future[Outcome[T, R]], T]) -> Outcome[T, R]:
@@ -97,20 +80,3 @@ def _next_outcome(running: dict[Future[Outcome[T, R]], T]) -> Outcome[T, R]:
     outcome = future.result()
     del running[future]
     return outcome
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for variable in _THREAD_VARIABLES:
-        os.environ[variable] = "1"
-    for module in ("torch", "numba"):
-        if module in sys.modules:
-            sys.modules[module].set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)

@@ -17,7 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from ssl3d.cli.console import size_text
+from ssl3d.data.text import size_text
+from ssl3d.data.workers import THREAD_VARIABLES
 from ssl3d.pipeline.machine import usable_cores
 
 State = Literal["ok", "warn", "fail", "absent"]
@@ -207,11 +208,7 @@ def check_disk(workspace: Path) -> Check:
 
 def check_threads() -> Check:
     cores, installed = usable_cores(), os.cpu_count() or 1
-    limits = {
-        name: os.environ[name]
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-        if name in os.environ
-    }
+    limits = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
     found = f"{cores} usable of {installed} cores" if cores < installed else f"{cores} cores"
     low = [name for name, value in limits.items() if value.isdigit() and int(value) < cores]
     if low:

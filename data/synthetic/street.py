@@ -12,11 +12,10 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +33,7 @@ from ssl3d.data.synthetic.frames import (
     write_tables,
 )
 from ssl3d.data.synthetic.presets import PRESETS, StreetPreset
+from ssl3d.data.workers import worker_pool
 
 __all__ = ["GENERATOR_VERSION", "PRESETS", "StreetSummary", "generate_street", "lidar_poses", "planned_scans"]
 
@@ -231,22 +231,20 @@ def _scans(out: Path, plan: StreetPreset, seed: int, jobs: int) -> Iterator[tupl
             for frame in range(drive.scans):
                 yield drive.name, write_frame(out, plan.name, seed, drive.name, frame)
         return
-    pool = ProcessPoolExecutor(min(jobs, len(blocks)), mp_context=get_context("spawn"))
     try:
-        tables = [pool.submit(write_tables, out, plan.name, seed, drive.name) for drive in plan.sequences]
-        futures = {pool.submit(write_frames, out, plan.name, seed, name, frames): name for name, frames in blocks}
-        for future in as_completed(futures):
-            for counts in future.result():
-                yield futures[future], counts
-        for table in tables:
-            table.result()
+        with worker_pool(min(jobs, len(blocks))) as pool:
+            tables = [pool.submit(write_tables, out, plan.name, seed, drive.name) for drive in plan.sequences]
+            futures = {pool.submit(write_frames, out, plan.name, seed, name, frames): name for name, frames in blocks}
+            for future in as_completed(futures):
+                for counts in future.result():
+                    yield futures[future], counts
+            for table in tables:
+                table.result()
     except BrokenProcessPool as error:
         raise Ssl3dError(
             "A worker process died (often: out of memory).",
             hint="Run the same command again with a smaller --jobs: it goes on where it stopped.",
         ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _finish(out: Path, plan: StreetPreset, seed: int, counts: dict[str, npt.NDArray[np.int64]]) -> None:
