@@ -7,9 +7,9 @@ workers and turns views into tensors; the ``Backbone`` itself is a torch module 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from ssl3d.data.scan import IGNORE, View
 from ssl3d.models.config import Params as AnyParams
 from ssl3d.models.elements import ElementMap
+
+SomeInputs = TypeVar("SomeInputs", bound="Inputs")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,15 +40,21 @@ class Inputs:
     view_offsets: Tensor
     extras: dict[str, Tensor]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Inputs:
-        moved: dict[str, Any] = {}
+    def map(self: SomeInputs, change: Callable[[Tensor], Tensor]) -> SomeInputs:
+        """A copy with ``change`` applied to every tensor: fields, the element map, and dictionaries of tensors."""
+        changed: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
-            if isinstance(value, (Tensor, ElementMap)):
-                moved[item.name] = value.to(device, non_blocking=non_blocking)
-            elif item.name == "extras":
-                moved[item.name] = {k: v.to(device, non_blocking=non_blocking) for k, v in value.items()}
-        return replace(self, **moved)
+            if isinstance(value, Tensor):
+                changed[item.name] = change(value)
+            elif isinstance(value, ElementMap):
+                changed[item.name] = ElementMap(change(value.point_to_element), value.num_elements)
+            elif isinstance(value, dict):
+                changed[item.name] = {k: change(v) if isinstance(v, Tensor) else v for k, v in value.items()}
+        return replace(self, **changed)
+
+    def to(self: SomeInputs, device: torch.device | str, non_blocking: bool = False) -> SomeInputs:
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
 
 @dataclass(slots=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -43,17 +42,11 @@ class VoxelInputs(Inputs):
             self._sites = manager, manager.insert(self.coordinates)
         return self._sites
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> VoxelInputs:
-        moved: dict[str, Any] = {"_sites": None}  # maps are built where the coordinates are
-        if torch.device(device) == self.coordinates.device:
-            moved = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, (Tensor, ElementMap)):
-                moved[item.name] = value.to(device, non_blocking=non_blocking)
-            elif item.name == "extras":
-                moved[item.name] = {k: v.to(device, non_blocking=non_blocking) for k, v in value.items()}
-        return replace(self, **moved)
+    def map(self, change: Callable[[Tensor], Tensor]) -> VoxelInputs:
+        changed = Inputs.map(self, change)
+        if changed.coordinates is not self.coordinates:
+            changed._sites = None  # maps belong to these very coordinates
+        return changed
 
 
 @dataclass(frozen=True, slots=True)

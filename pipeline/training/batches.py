@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -60,7 +60,7 @@ class StepBatch:
 
     def pin_memory(self) -> StepBatch:
         """In page-locked memory, from which copies to a GPU do not stop the host (called by torch's DataLoader)."""
-        groups = self.groups and {name: map_tensors(inputs, Tensor.pin_memory) for name, inputs in self.groups.items()}
+        groups = self.groups and {name: inputs.map(Tensor.pin_memory) for name, inputs in self.groups.items()}
         return replace(self, groups=groups)
 
 
@@ -124,20 +124,6 @@ class BatchMaker:
         return StepBatch(step, prepared, scans)
 
 
-def map_tensors(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
-    """A copy of ``inputs`` with ``change`` applied to every tensor that is a field of it."""
-    moved: dict[str, Any] = {}
-    for item in fields(inputs):
-        value = getattr(inputs, item.name)
-        if isinstance(value, Tensor):
-            moved[item.name] = change(value)
-        elif isinstance(value, ElementMap):
-            moved[item.name] = ElementMap(change(value.point_to_element), value.num_elements)
-        elif isinstance(value, dict):
-            moved[item.name] = {k: change(v) if isinstance(v, Tensor) else v for k, v in value.items()}
-    return replace(inputs, **moved)
-
-
 def plain(inputs: Inputs) -> dict[str, Any]:
     """The tensors of ``inputs`` in a plain dictionary on the CPU: ``torch.load(weights_only=True)`` opens that."""
     out: dict[str, Any] = {}
@@ -153,4 +139,4 @@ def plain(inputs: Inputs) -> dict[str, Any]:
     return out
 
 
-__all__ = ["BatchMaker", "StepBatch", "Stream", "ViewSource", "map_tensors", "plain"]
+__all__ = ["BatchMaker", "StepBatch", "Stream", "ViewSource", "plain"]

@@ -5,20 +5,18 @@ from __future__ import annotations
 import contextlib
 import platform
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from ssl3d.data.errors import UsageError
+from ssl3d.pipeline.machine import package_versions, processor_name
 
 Precision = Literal["fp32", "bf16", "fp16"]
-REPORTED = ("ssl3d", "torch", "numpy", "numba", "h5py", "pydantic")
 
 
 def select_device(name: str) -> torch.device:
@@ -104,16 +102,12 @@ def reproducible(threads: int, device: torch.device) -> Iterator[None]:
 
 def describe_environment(compute: Compute, threads: int, workers: int) -> dict[str, Any]:
     """What this session runs on: versions, commit, machine."""
-    versions = {"python": platform.python_version()}
-    for name in REPORTED:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
     gpu = torch.cuda.get_device_name(compute.device) if compute.device.type == "cuda" else None
     return {
-        "versions": versions,
+        "versions": package_versions(),
         "commit": _commit(),
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": processor_name(),
         "device": str(compute.device),
         "gpu": gpu,
         "cuda": torch.version.cuda,
@@ -136,15 +130,6 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return head.stdout.strip() or None
-
-
-def _cpu_name() -> str:
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 __all__ = ["Compute", "describe_environment", "plan_threads", "reproducible", "select_device"]

@@ -6,14 +6,13 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from ssl3d.cli import console, options
-from ssl3d.pipeline.machine import usable_cores
+from ssl3d.pipeline.machine import package_versions, processor_name, usable_cores
 
 EPILOG = """\
 [bold]Example[/]
@@ -23,8 +22,6 @@ EPILOG = """\
 
 The file holds "results", a list of {"name", "rival", "ours", "theirs", "ratio", "unit"} \
 (a ratio above 1: ours is better), and "machine", with the versions of everything that was measured."""
-
-_VERSIONS = ("ssl3d", "torch", "numpy", "numba", "h5py", "pykdtree")
 
 app = typer.Typer(add_completion=False)
 
@@ -65,31 +62,16 @@ def describe_machine(command: str) -> dict[str, Any]:
     """What a figure depends on: processor, cores, memory, system, versions, and the command."""
     import psutil
 
-    versions = {"python": platform.python_version()}
-    for name in _VERSIONS:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return {
         "command": command,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": platform.platform(),
-        "versions": versions,
+        "versions": package_versions(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor()
 
 
 def _draw(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from ssl3d.data.errors import DataError, Ssl3dError
 from ssl3d.data.scan import IGNORE, View
 from ssl3d.models.backbones.base import Inputs, NoElementsError
 from ssl3d.models.methods.supervised import Supervised, SupervisedParams
-from ssl3d.pipeline.training.batches import BatchMaker, Stream, map_tensors, plain
+from ssl3d.pipeline.training.batches import BatchMaker, Stream, plain
 
 
 @dataclass
@@ -143,13 +143,13 @@ def test_an_error_of_the_method_names_all_scans(maker: BatchMaker) -> None:
     assert str(caught.value.where["scans"]).count("00/") == 5
 
 
-def test_plain_and_map_tensors(maker: BatchMaker) -> None:
+def test_plain_and_map(maker: BatchMaker) -> None:
     groups = maker(0).groups
     assert groups is not None
     inputs = groups["labelled"]
     kept = plain(inputs)
     assert torch.equal(kept["features"], inputs.features)
     assert kept["num_elements"] == inputs.elements.num_elements
-    doubled = map_tensors(inputs, lambda tensor: tensor * 2)
+    doubled = inputs.map(lambda tensor: tensor * 2)
     assert torch.equal(doubled.features, inputs.features * 2)
     assert torch.equal(doubled.elements.point_to_element, inputs.elements.point_to_element * 2)
