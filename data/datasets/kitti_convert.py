@@ -180,7 +180,7 @@ def _map(
     counts = dict(zip(present.tolist(), histogram[present].tolist(), strict=True))
     unknown = {raw: count for raw, count in counts.items() if not known[raw]}
     if unknown:
-        remapped = max(counts) <= spec.num_classes
+        remapped = max((raw for raw in counts if raw != IGNORE), default=IGNORE) <= spec.num_classes
         raise DataError(
             f"label ids that {spec.title} does not have",
             where={
@@ -189,8 +189,8 @@ def _map(
                 "ids": ", ".join(f"{raw} ({count} points)" for raw, count in list(unknown.items())[:8]),
             },
             hint=(
-                f"all ids are within 0..{spec.num_classes}: a script has remapped the files in place to train ids; "
-                "unpack the label archive again"
+                f"all ids are within 0..{spec.num_classes} (or {IGNORE}): a script has remapped the files in place to "
+                "train ids; unpack the label archive again"
                 if remapped
                 else "labels of another dataset, or damaged: unpack the label archive again"
             ),

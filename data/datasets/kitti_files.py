@@ -70,6 +70,8 @@ def list_images(folder: Path) -> dict[int, str]:
                 images[int(name[:6])] = name
     except (FileNotFoundError, NotADirectoryError):
         pass
+    except PermissionError:
+        raise DataError("a folder may not be read", where={"folder": folder}, hint="check its permissions") from None
     return images
 
 
@@ -143,11 +145,20 @@ def read_poses(path: Path | str, frames: list[int], tr: npt.NDArray[np.float64])
     return moved
 
 
-def _lines(path: Path | str) -> list[str]:
+def read_text(path: Path | str) -> str:
+    """A small text file, bytes that are no UTF-8 replaced. DataError when it cannot be read."""
     try:
-        return Path(path).read_text(encoding="ascii", errors="replace").splitlines()
+        return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise DataError(f"a file cannot be read: {error.strerror}", where={"file": path}) from error
+        raise DataError(
+            f"a file cannot be read: {error.strerror}",
+            where={"file": path},
+            hint="check its permissions and the disk",
+        ) from error
+
+
+def _lines(path: Path | str) -> list[str]:
+    return read_text(path).splitlines()
 
 
 def _matrix(text: str) -> npt.NDArray[np.float64] | None:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssl3d.data.errors import DataError
+from ssl3d.data.datasets.kitti_files import read_text
+from ssl3d.data.errors import DataError, UsageError
 
 EXPECTED = "<root>/sequences/NN/velodyne/FFFFFF.bin or <root>/dataset/sequences/NN/velodyne/FFFFFF.bin"
 MANIFEST = "ssl3d_synth.json"
 _SEQUENCE = re.compile(r"\d\d")
 _SIGNS = ("velodyne", "labels", "poses.txt", "calib.txt", "image_2")
+
+
+class WrongRoot(DataError):  # noqa: N818  reads as what it is
+    """The folder after ``--root`` is not the right one: the command was wrong, the data may be fine."""
+
+    exit_code = UsageError.exit_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +36,8 @@ def find_root(root: Path | str) -> KittiRoot:
     """Find the folder of sequences.
 
     Raises:
-        DataError: it is not there; the message names the level that was given, and the one that is expected.
+        WrongRoot: it is not there; the message names the level that was given, and the one that is expected.
+        DataError: it is there in another arrangement, or still packed.
     """
     given = Path(os.path.abspath(Path(root).expanduser()))  # noqa: PTH100  resolve() would lose the user's links
     names = _names(given)
@@ -39,11 +48,18 @@ def find_root(root: Path | str) -> KittiRoot:
     _refuse_level(given, names)
     _refuse_neighbors(given, names)
     found = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    raise DataError(
+    other = other_case(names, "sequences") or other_case(names, "dataset")
+    raise WrongRoot(
         "no SemanticKITTI data here",
         where={"root": given, "found": found or "nothing (the folder is empty)", "expected": EXPECTED},
-        hint="give the folder into which the archives were unpacked",
+        hint=f"rename {other} to {other.lower()}" if other else "give the folder into which the archives were unpacked",
     )
+
+
+def other_case(names: Iterable[str], wanted: str) -> str | None:
+    """The name that differs from ``wanted`` in upper and lower case only, if there is one and not ``wanted`` itself."""
+    found = [name for name in names if name.lower() == wanted]
+    return found[0] if found and wanted not in found else None
 
 
 def read_manifest(root: KittiRoot) -> dict[str, int] | None:
@@ -56,7 +72,7 @@ def read_manifest(root: KittiRoot) -> dict[str, int] | None:
     if path is None:
         return None
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(read_text(path))
         complete = bool(manifest["complete"])
         counts = {str(sequence): int(count) for sequence, count in manifest["scans_per_sequence"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -78,9 +94,9 @@ def _names(folder: Path) -> list[str]:
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208
     except FileNotFoundError:
-        raise DataError("the root does not exist", where={"root": folder}, hint="check the path after --root") from None
+        raise WrongRoot("the root does not exist", where={"root": folder}, hint="check the path after --root") from None
     except NotADirectoryError:
-        raise DataError(
+        raise WrongRoot(
             "the root is a file, not a folder",
             where={"root": folder},
             hint="unpack archives first, then give the folder that they were unpacked into",
@@ -104,7 +120,7 @@ def _refuse_level(given: Path, names: list[str]) -> None:
         level, right = "one sequence", given.parents[min(1, len(given.parents) - 1)]
     if level:
         hint = f"--root {right}" if (right / "sequences").is_dir() else "rename the folder of sequences to `sequences`"
-        raise DataError(f"the root is {level}", where={"root": given, "expected": EXPECTED}, hint=hint)
+        raise WrongRoot(f"the root is {level}", where={"root": given, "expected": EXPECTED}, hint=hint)
 
 
 def _refuse_neighbors(given: Path, names: list[str]) -> None:
@@ -112,7 +128,7 @@ def _refuse_neighbors(given: Path, names: list[str]) -> None:
     where = {"root": given, "expected": EXPECTED}
     for name in names:
         if any((given / name / sub / "sequences").is_dir() for sub in ("", "dataset")):
-            raise DataError("the root is too high", where=where, hint=f"--root {given / name}")
+            raise WrongRoot("the root is too high", where=where, hint=f"--root {given / name}")
     if any(name in ("training", "testing") for name in names):
         raise DataError(
             "this is KITTI's object detection layout (training/, testing/), which has no sequences",

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ssl3d.data.datasets.kitti_files import Numbered, count_poses, list_images, list_numbered, read_calib, stamp_of
+from ssl3d.data.datasets.kitti_root import other_case
 from ssl3d.data.datasets.layout import Frame, LabelSet, Problem, SequenceFiles, SequenceReport, Stamp
 from ssl3d.data.errors import DataError
 
@@ -118,8 +119,14 @@ class Survey:
             )
         return found
 
+    def _absent(self, name: str) -> str:
+        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        if other := other_case(names, name):
+            return f"the folder is called {other}, rename it to {name}"
+        return f"{ARCHIVES[name]} is not unpacked here"
+
     def _no_scans(self) -> None:
-        what = f"no velodyne folder: {ARCHIVES['velodyne']} is not unpacked here"
+        what = f"no velodyne folder: {self._absent('velodyne')}"
         if self.subset == "test":  # the label and calib archives leave such folders for users who never test
             self._add("warning", what + " (test sequence, left out)", {"folder": self.folder})
         else:
@@ -181,7 +188,7 @@ class Survey:
             folder = self.folder / "labels"
             if not stamps:
                 self._add_partial(
-                    f"no labels in a {self.subset} sequence: {ARCHIVES['labels']} is not unpacked here",
+                    f"no labels in a {self.subset} sequence: {self._absent('labels')}",
                     {"folder": folder},
                     "unpack it into the same root; --allow-partial takes the scans as unlabeled",
                 )

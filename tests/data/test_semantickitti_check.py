@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssl3d.data.datasets.kitti_root import WrongRoot
 from ssl3d.data.datasets.layout import Problem
 from ssl3d.data.datasets.semantickitti import SemanticKitti
 from ssl3d.data.errors import DataError
@@ -338,3 +339,16 @@ def test_an_unreadable_folder(make_kitti: Make) -> None:
             READER.check(root)
     finally:
         folder.chmod(0o755)
+
+
+def test_folders_in_other_case_are_named(make_kitti: Callable[..., Path]) -> None:
+    root = make_kitti()
+    (root / "sequences/00/velodyne").rename(root / "sequences/00/Velodyne")
+    (root / "sequences/08/labels").rename(root / "sequences/08/LABELS")
+    found = [problem.what for problem in READER.check(root).errors]
+    assert any("called Velodyne, rename it to velodyne" in what for what in found)
+    assert any("called LABELS, rename it to labels" in what for what in found)
+    (root / "sequences").rename(root / "Sequences")
+    with pytest.raises(WrongRoot) as caught:
+        READER.check(root)
+    assert caught.value.hint == "rename Sequences to sequences" and caught.value.exit_code == 2
