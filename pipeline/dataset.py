@@ -90,6 +90,7 @@ class PreparedDataset:
         return [scan for scan in self.scans if scan.subset == name]
 
     def source(self) -> ScanSource:
+        self.product.trust(("points",))
         return ScanSource(str(self.product.folder), _Places.of(self.scans))
 
     def visible(self, split: SplitResult | str | None = None) -> VisibleSource:
@@ -110,6 +111,10 @@ class PreparedDataset:
                 where={"split": found.name},
                 hint="run your `ssl3d split` command again",
             ) from None
+        product = self.handle.product("split", found.key)
+        if product is None:
+            raise DataError("the split was removed", where={"split": found.name}, hint="run your `ssl3d split` again")
+        product.trust(("visible",))
         row = np.full(len(self.scans), -1, np.int32)
         begun: dict[str, int] = {}
         for scan in labelled:  # in order of index, as the rows of the shards are
@@ -125,6 +130,7 @@ class PreparedDataset:
 
     def truth(self) -> TruthSource:
         """All labels. For evaluation; never for training."""
+        self.product.trust(("labels",))
         has = np.array([scan.labelled for scan in self.scans], np.bool_)
         return TruthSource(str(self.product.folder), _Places.of(self.scans), has)
 

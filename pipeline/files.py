@@ -83,7 +83,8 @@ def digest_file(path: Path) -> str:
 def digest_value(value: Any) -> str:
     """xxh3-128 of the canonical JSON of ``value``, hexadecimal."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return xxhash.xxh3_128(text.encode()).hexdigest()
+    # bytes of a path that are no UTF-8 come as lone surrogates
+    return xxhash.xxh3_128(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def temporary_files(folder: Path) -> list[Path]:

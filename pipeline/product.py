@@ -10,14 +10,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import xxhash
 
-from ssl3d.pipeline.files import digest_file, read_json, write_json
+from ssl3d.data.errors import DataError
+from ssl3d.pipeline.files import digest_file, digest_value, read_json, write_json
 
 KEY_LENGTH = 12
 Health = Literal["good", "touched", "damaged"]
@@ -59,13 +61,15 @@ class Entry:
             "seconds": round(self.seconds, 4),
             "info": dict(self.info),
         }
-        return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+        return json.dumps({**value, "check": digest_value(value)}, separators=(",", ":")).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Entry | None:
-        """None for a line that a kill cut short."""
+        """None for a line that a kill cut short, or that is damaged in another way."""
         try:
             value = json.loads(line)
+            if not _sound(value):
+                return None
             files = {name: FileStamp(*stamp) for name, stamp in value["files"].items()}
             return cls(value["unit"], value["source"], files, value["seconds"], value["info"])
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -99,11 +103,27 @@ class Manifest:
     about: Mapping[str, Any] = field(default_factory=dict)
     complete: bool = False
 
+    @classmethod
+    def read(cls, folder: Path) -> Manifest | None:
+        """None when it is absent, or not what ``write`` has written."""
+        value = read_json(folder / "stage.json")
+        if value is None or not _sound(value):
+            return None
+        try:
+            return cls(**value)
+        except TypeError:
+            return None
+
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(
-            folder / "stage.json", {name: getattr(self, name) for name in self.__dataclass_fields__}, indent=None
-        )
+        value = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        write_json(folder / "stage.json", {**value, "check": digest_value(value)}, indent=None)
+
+
+def _sound(value: dict[str, Any]) -> bool:
+    """Takes ``check`` out of a record, and says whether the rest is what was written (True for records without)."""
+    check = value.pop("check", None)
+    return check is None or check == digest_value(value)
 
 
 class Product:
@@ -117,11 +137,7 @@ class Product:
     @classmethod
     def load(cls, folder: Path) -> Product | None:
         """None when there is no (readable) manifest: such a folder counts as not begun."""
-        value = read_json(folder / "stage.json")
-        try:
-            manifest = Manifest(**value) if value is not None else None
-        except TypeError:
-            manifest = None
+        manifest = Manifest.read(folder)
         return cls(folder, manifest, read_journal(folder)) if manifest is not None else None
 
     @property
@@ -154,6 +170,11 @@ class Product:
             state.update(f"{unit}:{unit_digest(self.done[unit])};".encode())
         return state.hexdigest()
 
+    @property
+    def kinds(self) -> set[str]:
+        """Kinds of files that its units have: ``labels`` for ``<unit>.labels.h5``."""
+        return {name.split(".")[-2] for entry in self.done.values() for name in entry.files}
+
     def health(self, entry: Entry) -> Health:
         """By size and time only: ``touched`` files have the right size and wait for a look at their digest."""
         state: Health = "good"
@@ -167,6 +188,45 @@ class Product:
             if found.st_mtime_ns != stamp.mtime_ns:
                 state = "touched"
         return state
+
+    def recheck(self, entry: Entry) -> Entry | None:
+        """The entry, if its files hold what was written; None if not.
+
+        Sizes and times tell; files with another time (copied, restored, or changed in place) are read, and come back
+        with their new times if the bytes are the same.
+        """
+        health = self.health(entry)
+        if health != "touched":
+            return entry if health == "good" else None
+        stamps = {name: stamp_file(self.folder / name) for name in entry.files}
+        same = all(stamps[name].digest == stamp.digest for name, stamp in entry.files.items())
+        return replace(entry, files=stamps) if same else None
+
+    def trust(self, kinds: Iterable[str]) -> None:
+        """Makes sure that the files of these kinds (``labels``: ``<unit>.labels.h5``) hold what was written.
+
+        Call it before reading them. New times of sound files are remembered where the journal can be written.
+
+        Raises:
+            DataError: some are missing or hold other bytes; says what to type.
+        """
+        touched: list[Entry] = []
+        for unit, entry in sorted(self.done.items()):
+            wanted = entry.files.keys() & {f"{unit}.{kind}.h5" for kind in kinds}
+            part = replace(entry, files={name: entry.files[name] for name in wanted})
+            sound = self.recheck(part)
+            if sound is None:
+                again = self.manifest.about.get("command")
+                raise DataError(
+                    f"a file that '{self.manifest.stage}' made is damaged or missing",
+                    where={"unit": unit, "folder": self.folder},
+                    hint=(f"type: {again}" if again else f"run your `ssl3d {self.manifest.stage}` command again")
+                    + " (only what is damaged is made again)",
+                )
+            if sound is not part:
+                touched.append(replace(entry, files={**entry.files, **sound.files}))
+        with suppress(OSError):  # a read-only workspace: they are read again the next time
+            remember(self.folder, touched)
 
 
 def unit_digest(entry: Entry, kinds: Iterable[str] | None = None) -> str:
@@ -210,6 +270,18 @@ class JournalWriter:
 
     def close(self) -> None:
         os.close(self._handle)
+
+
+def remember(folder: Path, entries: Iterable[Entry]) -> None:
+    """Appends ``entries`` to the journal; opens nothing when there are none."""
+    journal: JournalWriter | None = None
+    try:
+        for entry in entries:
+            journal = journal or JournalWriter(folder)
+            journal.add(entry)
+    finally:
+        if journal is not None:
+            journal.close()
 
 
 def stamp_file(path: Path, digest: str | None = None) -> FileStamp:

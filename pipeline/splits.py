@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ssl3d.data.errors import DataError, UsageError
-from ssl3d.pipeline.files import read_json
+from ssl3d.pipeline.files import digest_value, read_json
 from ssl3d.pipeline.product import Product
 from ssl3d.pipeline.workspace import DatasetHandle
 
@@ -91,6 +91,12 @@ class SplitResult:
             ) from error
 
 
+def split_hash(product: Product, labelled: Sequence[str], unlabelled: Sequence[str], classes: Sequence[str]) -> str:
+    """The hash of a split: over the ids, and the digests of the visible labels that its units have noted."""
+    digests = [digest for unit in sorted(product.done) for digest in product.done[unit].info["digests"]]
+    return digest_value({"labelled": labelled, "labels": digests, "unlabelled": unlabelled, "classes": classes})
+
+
 def find_split(handle: DatasetHandle, which: str | None = None) -> SplitResult:
     """The current split of a dataset, or the one with this name, hash or key (or the beginning of these two).
 
@@ -123,6 +129,12 @@ def _checked(product: Product, prepared: Product | None) -> SplitResult:
     if not product.complete:
         raise DataError("the split was interrupted and is not complete", where={"folder": product.folder}, hint=hint)
     split = SplitResult.load(product.folder)
+    if split.hash != split_hash(product, split.labelled, split.unlabelled, split.classes):
+        raise DataError(
+            "the description of a split is damaged: it does not fit its labels",
+            where={"file": product.folder / SPLIT_FILE},
+            hint=hint,
+        )
     used = product.manifest.needs["prepare"]
     if prepared is None or prepared.key != used["key"] or (prepared.complete and prepared.content != used["content"]):
         raise DataError("the scans were prepared anew after this split", where={"split": split.name}, hint=hint)

@@ -37,6 +37,7 @@ from ssl3d.pipeline.product import (
     JournalWriter,
     Manifest,
     Product,
+    remember,
     stamp_file,
     unit_digest,
 )
@@ -132,6 +133,10 @@ class Stage(ABC):
     def finish(self, product: Product) -> None:  # noqa: B027  most stages have nothing to add
         """Called when all units are done, before the product counts as complete (e.g. to write a summary)."""
 
+    def finished(self, product: Product) -> bool:
+        """Whether what ``finish`` left is still there and right; if not, it is called again."""
+        return self.summary is None or read_json(product.folder / self.summary) is not None
+
 
 class TrainedStage(Stage):
     """A stage that trains a model: keyed also by the seed of its training and, through ``needs``, by the split."""
@@ -202,7 +207,7 @@ def run_stage(handle: DatasetHandle, stage: Stage, *, jobs: int = 1, progress: P
         pending, rebuilt = _pending(folder, units, old, progress)
         _check_space(folder, pending)
         fresh = bool(pending) or old is None or old.manifest != replace(manifest, complete=True)
-        fresh = fresh or (stage.summary is not None and read_json(folder / stage.summary) is None)
+        fresh = fresh or old is None or not stage.finished(old)
         if fresh:
             manifest.write(folder)  # not complete while it is worked on
         handle.update(stage.name, key)
@@ -223,6 +228,7 @@ def _needed(handle: DatasetHandle, stage: Stage, name: str) -> Product:
             where={"dataset": handle.name},
             hint=f"run `ssl3d {name}` first (an interrupted one goes on where it stopped)",
         )
+    product.trust(stage.reads.get(name) or product.kinds)
     return product
 
 
@@ -263,34 +269,28 @@ def _pending(
     """Units to be made, in order, and the ids of those among them that were damaged (their files are removed)."""
     pending: list[Unit] = []
     damaged: list[str] = []
-    journal: JournalWriter | None = None
+    touched: list[Entry] = []
     for unit in units:
         entry = old.entries.get(unit.id) if old else None
         if old is None or entry is None or entry.source != unit.source:
             pending.append(unit)
             continue
-        health = old.health(entry)
-        if health == "touched":  # copied or restored: believe the digest, then remember the new times
-            stamps = {name: stamp_file(folder / name) for name in entry.files}
-            if all(stamps[name].digest == stamp.digest for name, stamp in entry.files.items()):
-                journal = journal or JournalWriter(folder)
-                journal.add(replace(entry, files=stamps))
-            else:
-                health = "damaged"
-        if health == "damaged":
+        sound = old.recheck(entry)
+        if sound is None:
             progress.say(f"damaged: {folder.parent.name} {unit.id}; removed, and made again")
             _remove_files(folder, entry)
             damaged.append(unit.id)
             pending.append(unit)
-    if journal is not None:
-        journal.close()
+        elif sound is not entry:  # copied or restored: remember the new times
+            touched.append(sound)
+    remember(folder, touched)
     return pending, damaged
 
 
 def _check_space(folder: Path, pending: Sequence[Unit]) -> None:
-    needed = sum(unit.size for unit in pending)
-    free = free_bytes(folder)
-    if needed and free < needed + _SPARE_BYTES:
+    size = sum(unit.size for unit in pending)
+    needed, free = size + _SPARE_BYTES, free_bytes(folder)
+    if size and free < needed:
         raise Ssl3dError(
             f"not enough free disk space: about {size_text(needed)} are needed, {size_text(free)} are free",
             where={"folder": folder},

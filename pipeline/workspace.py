@@ -6,11 +6,14 @@ product of each stage that is current. Nothing is written before the first comma
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
+import shutil
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -53,9 +56,9 @@ class Workspace:
         """
         root = Path(path).expanduser().absolute()
         for place in (root, *root.parents):
-            if place.exists() and not place.is_dir():
+            if (place.exists() or place.is_symlink()) and not place.is_dir():
                 raise UsageError(
-                    "the workspace has to be a folder, this is a file",
+                    f"the workspace has to be a folder, this is a {'file' if place.exists() else 'link to nowhere'}",
                     where={"workspace": root, "file": place},
                     hint="choose another place with --workspace DIR",
                 )
@@ -111,13 +114,23 @@ class Workspace:
     def ensure(self) -> Workspace:
         """Creates the folder and its description where absent; an error when it cannot be written."""
         if not (self.root / "workspace.json").exists():
+            self._make_folder()
+            with writing(self.root), FileLock(self.root / "locks" / "workspace.lock"):
+                (self.root / ".gitignore").write_text("*\n", encoding="utf-8")
+                if not (self.root / "workspace.json").exists():  # another process may have been quicker
+                    write_json(self.root / "workspace.json", {"schema": SCHEMA, "current": None})
+        return self
+
+    def _make_folder(self) -> None:
+        try:
             with writing(self.root):
                 (self.root / "locks").mkdir(parents=True, exist_ok=True)
-                with FileLock(self.root / "locks" / "workspace.lock"):
-                    (self.root / ".gitignore").write_text("*\n", encoding="utf-8")
-                    if not (self.root / "workspace.json").exists():  # another process may have been quicker
-                        write_json(self.root / "workspace.json", {"schema": SCHEMA, "current": None})
-        return self
+        except OSError as error:  # a place where nothing can be made, e.g. below /proc
+            raise Ssl3dError(
+                f"the workspace cannot be made here: {error.strerror}",
+                where={"workspace": self.root},
+                hint="choose another place with --workspace DIR",
+            ) from error
 
     @property
     def runs_dir(self) -> Path:
@@ -205,13 +218,16 @@ class DatasetHandle:
         return self.workspace.data_dir / self.name
 
     def record(self) -> dict[str, Any]:
-        """``{"name", "stages": {stage: key}, ...}``; empty when nothing was made yet."""
-        return read_json(self.folder / "dataset.json") or {"name": self.name, "stages": {}}
+        """``{"name", "stages": {stage: key}, ...}``; no stages when nothing was made yet, or the file is damaged."""
+        record = read_json(self.folder / "dataset.json") or {}
+        stages = record.get("stages")
+        known = {name: key for name, key in stages.items() if isinstance(key, str)} if isinstance(stages, dict) else {}
+        return {**record, "name": self.name, "stages": known}
 
     def update(self, stage: str, key: str) -> None:
         """Makes the product ``key`` the current one of ``stage`` (call it with the dataset's lock held)."""
         record = self.record()
-        record["stages"] = {**record.get("stages", {}), stage: key}
+        record["stages"] = {**record["stages"], stage: key}
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "dataset.json", record)
 
@@ -219,7 +235,7 @@ class DatasetHandle:
         """The product of ``stage`` with this key (a prefix of 4 or more letters will do), or the current one."""
         from ssl3d.pipeline.product import Product
 
-        if key is None and (key := self.record().get("stages", {}).get(stage)) is None:
+        if key is None and (key := self.record()["stages"].get(stage)) is None:
             return None
         folders = sorted(self.folder.glob(f"{stage}/{key}*")) if len(key) < 12 else [self.folder / stage / key[:12]]
         return Product.load(folders[0]) if len(folders) == 1 else None
@@ -242,8 +258,11 @@ def check_dataset_name(name: str) -> str:
     return name
 
 
-def ensure_numba_cache(workspace: Workspace) -> None:
+def ensure_numba_cache(workspace: Workspace | None) -> None:
     """Sends numba's cache to the workspace when the package folder is read-only. Call it before numba is imported.
+
+    A command that has no workspace leaves it to numba, which uses the home folder, or without one takes a temporary
+    folder for as long as it runs (a lasting one that others can write would let them run code here).
 
     Without a writable place, ``cache=True`` kernels fail at import ("no locator available", numba issue 4032).
     """
@@ -251,9 +270,20 @@ def ensure_numba_cache(workspace: Workspace) -> None:
 
     if os.environ.get("NUMBA_CACHE_DIR") or os.access(Path(str(ssl3d.data.__file__)).parent, os.W_OK):
         return
-    os.environ["NUMBA_CACHE_DIR"] = str(workspace.numba_cache)
+    if workspace is not None:
+        place = str(workspace.numba_cache)
+    elif _can_make(Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))):  # noqa: PTH111  no error
+        return
+    else:
+        place = tempfile.mkdtemp(prefix="ssl3d-numba-")
+        atexit.register(shutil.rmtree, place, ignore_errors=True)
+    os.environ["NUMBA_CACHE_DIR"] = place
     if "numba" in sys.modules:
-        sys.modules["numba"].config.CACHE_DIR = str(workspace.numba_cache)
+        sys.modules["numba"].config.CACHE_DIR = place
+
+
+def _can_make(folder: Path) -> bool:
+    return os.access(next(place for place in (folder, *folder.absolute().parents) if place.exists()), os.W_OK)
 
 
 def _command() -> str:

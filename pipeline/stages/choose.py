@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ssl3d.pipeline.dataset import ScanRef
 
 _OFFICIAL = re.compile(r"(?P<name>[a-z][a-z0-9]*?)[\s:_-]*(?P<percent>\d+(\.\d+)?)\s*(%|pct|percent)?", re.IGNORECASE)
+_SMALLEST = Decimal("0.0000001")
 _SCAN_ID = re.compile(r"\d\d/\d{6}")
 
 
@@ -36,6 +37,8 @@ def parse_ratio(value: object) -> str:
             else "above 0% and up to 100%"
         )
         raise UsageError(f"a ratio of {text} is not possible", hint=hint)
+    if number < _SMALLEST:
+        raise UsageError(f"a ratio of {text} is less than one scan of any dataset", hint=f"{_SMALLEST:f} or more")
     return f"{number.normalize():f}"
 
 
@@ -90,9 +93,13 @@ def choose_official(
 def choose_listed(file: Path, scans: Sequence[ScanRef]) -> list[str]:
     """The scans of a text file: one ``SS/FFFFFF`` a line; ``#`` begins a comment. DataError names the line."""
     try:
-        lines = file.expanduser().read_text(encoding="utf-8").splitlines()
+        lines = file.expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError("the list of scans cannot be read", where={"file": file, "reason": error}) from error
+        raise UsageError(
+            "the list of scans cannot be read",
+            where={"file": file, "reason": getattr(error, "strerror", None) or "not a text file in UTF-8"},
+            hint="after --list: a text file with one scan a line, as 00/000123",
+        ) from error
     by_id = {scan.scan_id: scan for scan in scans}
     chosen: dict[str, int] = {}
     for number, line in enumerate(lines, 1):

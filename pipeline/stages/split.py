@@ -17,10 +17,10 @@ from pydantic import Field, field_validator, model_validator
 
 from ssl3d.data.errors import UsageError
 from ssl3d.models.config import Params
-from ssl3d.pipeline.files import digest_value, write_json
+from ssl3d.pipeline.files import digest_value, read_json, write_json
 from ssl3d.pipeline.product import Product
 from ssl3d.pipeline.progress import Progress, Silent
-from ssl3d.pipeline.splits import SPLIT_FILE, Budget, SplitResult, find_split
+from ssl3d.pipeline.splits import SPLIT_FILE, Budget, SplitResult, find_split, split_hash
 from ssl3d.pipeline.stage import Stage, Unit, UnitInputs, Upstream, run_stage
 from ssl3d.pipeline.stages.choose import (
     choose_listed,
@@ -157,10 +157,16 @@ class SplitStage(Stage):
         }
 
     def finish(self, product: Product) -> None:
+        write_json(product.folder / SPLIT_FILE, self._result(product).to_json())
+
+    def finished(self, product: Product) -> bool:
+        there = read_json(product.folder / SPLIT_FILE)
+        return there is not None and digest_value(there) == digest_value(self._result(product).to_json())
+
+    def _result(self, product: Product) -> SplitResult:
         labelled = tuple(scan.scan_id for scan in self.choice.labelled)
         unlabelled = tuple(scan.scan_id for scan in self.choice.unlabelled)
         infos = [product.done[unit].info for unit in sorted(product.done)]
-        digests = [digest for info in infos for digest in info["digests"]]  # in the order of the scan ids
         per_class = _sums([info["class_counts"] for info in infos])
         classes = self.dataset.spec.classes
         train = self.dataset.subset("train")
@@ -172,7 +178,7 @@ class SplitStage(Stage):
             train_points=sum(scan.num_points for scan in train),
             per_class=per_class,
         )
-        result = SplitResult(
+        return SplitResult(
             name=self.choice.name,
             key=product.key,
             folder=product.folder,
@@ -182,11 +188,10 @@ class SplitStage(Stage):
             labelled=labelled,
             unlabelled=unlabelled,
             transductive=self.params.transductive,
-            hash=digest_value({"labelled": labelled, "labels": digests, "unlabelled": unlabelled, "classes": classes}),
+            hash=split_hash(product, labelled, unlabelled, classes),
             classes=classes,
             budget=budget,
         )
-        write_json(product.folder / SPLIT_FILE, result.to_json())
 
 
 def choose(params: SplitParams, dataset: PreparedDataset) -> _Choice:

@@ -197,3 +197,45 @@ def test_show_compares_splits(prepared: Workspace) -> None:
     assert sum(count for _, count, _ in view.sequences) == 2 and sum(count for *_, count in view.sequences) == 8
     everything = run(prepared, ratio="100%")
     assert view.class_points == everything.budget.per_class
+
+
+def test_the_smallest_ratio_and_marks_of_editors(prepared: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="less than one scan"):
+        run(prepared, ratio="1e-400")
+    listed = tmp_path / "listed.txt"
+    listed.write_text("\ufeff00/000002\r\n", encoding="utf-8")
+    assert run(prepared, list_file=listed).labelled == ("00/000002",)
+    listed.write_bytes("00/000002".encode("utf-16"))
+    with pytest.raises(UsageError, match="cannot be read") as caught:
+        run(prepared, list_file=listed)
+    assert caught.value.where["reason"] == "not a text file in UTF-8"
+
+
+@pytest.mark.parametrize("damage", [{}, {"name": 5}, {"labelled": ["00/000005"]}, {"classes": {}}, {"key": None}])
+def test_a_damaged_description_of_a_split_is_not_believed_and_written_anew(
+    prepared: Workspace, damage: dict[str, Any]
+) -> None:
+    first = run(prepared, ratio="30%")
+    path = first.folder / SPLIT_FILE
+    good = path.read_bytes()
+    path.write_text(json.dumps({**json.loads(good), **damage} if damage else {}))
+    if "labelled" in damage or "classes" in damage or not damage:
+        with pytest.raises(DataError, match="description of a split"):
+            find_split(prepared.dataset())
+    assert run(prepared, ratio="30%").hash == first.hash
+    assert path.read_bytes() == good
+
+
+def test_labels_changed_in_place_are_never_shown(prepared: Workspace) -> None:
+    dataset = PreparedDataset(prepared.dataset())
+    unit = dataset.subset("train")[0].unit
+    path = dataset.product.folder / f"{unit}.labels.h5"
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="damaged or missing") as caught:
+        run(prepared, ratio="100%")
+    assert "ssl3d prepare semantickitti --root" in str(caught.value.hint)
+    with pytest.raises(DataError, match="damaged or missing"):
+        dataset.truth()
+    dataset.source()  # the points are sound

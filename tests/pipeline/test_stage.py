@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from ssl3d.data.errors import DataError, Ssl3dError
 from ssl3d.data.store import ShardReader, write_shard
 from ssl3d.models.config import Params
 from ssl3d.pipeline import stage as stage_module
+from ssl3d.pipeline.files import digest_value
 from ssl3d.pipeline.product import Entry, FileStamp, JournalWriter, Product, read_journal
 from ssl3d.pipeline.progress import Silent
 from ssl3d.pipeline.stage import Stage, StageRun, TrainedStage, Unit, UnitInputs, Upstream, run_stage, stage_key
@@ -27,8 +29,6 @@ identities = st.tuples(names, st.integers(1, 9), dicts, dicts, keys)
 
 @given(identities, identities)
 def test_keys_are_equal_exactly_when_all_that_they_stand_for_is(one: Any, other: Any) -> None:
-    import json
-
     same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
     assert (stage_key(*one) == stage_key(*other)) is same
 
@@ -228,10 +228,44 @@ def test_too_little_space_is_refused_before_anything_is_written(
 ) -> None:
     old = numbers(handle).product
     monkeypatch.setattr(stage_module, "free_bytes", lambda folder: 30_000_000)
-    with pytest.raises(Ssl3dError, match=r"about 60\.0 MB are needed, 30\.0 MB are free"):
+    with pytest.raises(Ssl3dError, match=r"about 76\.8 MB are needed, 30\.0 MB are free"):
         run_stage(handle, Numbers(NumbersParams(factor=2), SOURCES, size=20_000_000), progress=Silent())
     current = handle.product("numbers")
     assert current is not None and current.key == old.key
+
+
+def test_a_byte_changed_in_a_needed_product_is_found_before_it_is_used(handle: DatasetHandle) -> None:
+    product = numbers(handle).product
+    path = product.folder / "bb.numbers.h5"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(DataError, match="damaged or missing") as caught:
+        run_stage(handle, Doubles(Params()), progress=Silent())
+    assert caught.value.where["unit"] == "bb"
+    assert numbers(handle).rebuilt == ["bb"]
+    run_stage(handle, Doubles(Params()), progress=Silent())
+
+
+def test_new_times_of_sound_files_are_read_once_and_remembered(handle: DatasetHandle) -> None:
+    product = numbers(handle).product
+    path = product.folder / "bb.numbers.h5"
+    os.utime(path, ns=(1, 1))
+    product.trust(["numbers"])
+    again = Product.load(product.folder)
+    assert again is not None and again.health(again.done["bb"]) == "good"
+    assert numbers(handle).fresh == []
+
+
+def test_a_manifest_that_was_changed_counts_as_absent(handle: DatasetHandle) -> None:
+    product = numbers(handle).product
+    path = product.folder / "stage.json"
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps({**value, "needs": []}))
+    assert Product.load(product.folder) is None
+    assert len(numbers(handle).fresh) == len(value["plan"])
+
+
+def test_paths_that_are_no_utf8_have_a_digest() -> None:
+    assert digest_value({"root": os.fsdecode(b"/b\xff")}) != digest_value({"root": os.fsdecode(b"/b\xfe")})
 
 
 def entry(unit: str) -> Entry:

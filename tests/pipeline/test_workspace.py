@@ -146,3 +146,35 @@ def test_numba_caches_in_the_workspace_when_the_package_is_read_only(
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     ensure_numba_cache(workspace)
     assert os.environ["NUMBA_CACHE_DIR"] == str(workspace.numba_cache)
+
+
+def test_numba_has_a_place_also_without_a_workspace_and_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    package = Path(__file__).parents[2] / "data"
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) == tmp_path)
+    ensure_numba_cache(None)
+    assert "NUMBA_CACHE_DIR" not in os.environ  # numba finds the home folder by itself
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    ensure_numba_cache(None)
+    assert Path(os.environ["NUMBA_CACHE_DIR"]).stat().st_mode & 0o077 == 0
+    assert not Path(os.environ["NUMBA_CACHE_DIR"]).is_relative_to(package)
+
+
+def test_places_where_no_folder_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="link to nowhere"):
+        Workspace.open(tmp_path / "link")
+    if Path("/proc/self").exists():
+        with pytest.raises(Ssl3dError, match=r"cannot be (made|written)"):
+            Workspace.open("/proc/ssl3d-workspace").ensure()
+
+
+@pytest.mark.parametrize("stages", [None, [], 5, "x", {"prepare": 3}])
+def test_a_damaged_record_of_a_dataset_names_no_products(workspace: Workspace, stages: object) -> None:
+    handle = DatasetHandle(workspace.ensure(), "kitti")
+    handle.update("prepare", "0" * 12)
+    (handle.folder / "dataset.json").write_text(json.dumps({"name": 7, "stages": stages}))
+    assert handle.product("prepare") is None and handle.record() == {"name": "kitti", "stages": {}}
+    handle.update("prepare", "1" * 12)
+    assert handle.record()["stages"] == {"prepare": "1" * 12}
