@@ -68,6 +68,11 @@ def split(
     """
     if not show and (name or against):
         raise UsageError("--name and --against belong to --show.", hint="Type: ssl3d split --show --name SPLIT")
+    if show and (ratio or official or list_file):
+        raise UsageError(
+            "--show only shows: --ratio, --official and --list make a split.",
+            hint="Leave out --show, or name the split to see: ssl3d split --show --name SPLIT",
+        )
     words = {"regime": regime, "ratio": ratio, "official": official, "list_file": list_file, "seed": seed}
     start = time.monotonic()
     if not show:

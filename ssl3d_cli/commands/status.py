@@ -57,6 +57,9 @@ def status(
             }
         )
         return
+    if not stages and not runs:
+        _empty(workspace, as_json)
+        return
     draw_stages(stages, space.current)
     if runs:
         draw_runs(runs)

@@ -52,6 +52,9 @@ def synth(
 
 def generate(preset: str, seed: int, out: Path, *, overwrite: bool, jobs: int) -> None:
     """Generates streets and says what was made."""
+    from ssl3d.pipeline.workspace import ensure_numba_cache
+
+    ensure_numba_cache(None)
     from ssl3d.data.synthetic.street import generate_street, planned_scans
 
     start = time.monotonic()

@@ -96,6 +96,8 @@ def test_version(ssl3d) -> None:
         (("split", "--ratio", "1%", "--official", "lasermix-1%"), "exclude"),
         (("split",), "--ratio"),
         (("clean", "--runs", "--all"), "--stale"),
+        (("split", "--show", "--ratio", "1%"), "Leave out --show"),
+        (("prepare", "semantickitti", "--root", "nowhere"), "does not exist"),
     ],
 )
 def test_a_wrong_command_is_exit_code_2_and_one_panel_that_helps(ssl3d, words: tuple[str, ...], says: str) -> None:
