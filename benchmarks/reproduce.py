@@ -7,13 +7,13 @@ The plan is printed first; each of its commands is resumable, so the same ``make
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssl3d.pipeline.training.run import RunDirectory
 from ssl3d.pipeline.workspace import Workspace
 
 
@@ -130,12 +130,8 @@ def seconds_per_step(workspace: Path) -> list[float]:
     """Of every run of the workspace that has made steps."""
     if not (workspace / "workspace.json").is_file():
         return []
-    rates = []
-    for status in sorted(Workspace.open(workspace, create=False).runs_dir.glob("*/status.json")):
-        record = json.loads(status.read_text(encoding="utf-8"))
-        if record.get("step") and record.get("seconds"):
-            rates.append(record["seconds"] / record["step"])
-    return rates
+    records = [run.status() for run in RunDirectory.list(Workspace.open(workspace, create=False))]
+    return [record["seconds"] / record["step"] for record in records if record.get("step") and record.get("seconds")]
 
 
 if __name__ == "__main__":

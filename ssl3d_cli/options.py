@@ -47,22 +47,12 @@ def _check_device(value: str) -> str:
 
 
 def resolve_device(value: str) -> str:
-    """``auto|cpu|cuda[:i]`` -> a device torch has here. Imports torch. Raises ``UsageError`` when CUDA is missing."""
+    """``auto|cpu|cuda[:i]`` -> a device that torch has here. Imports torch. ``UsageError`` when CUDA is missing."""
     if value == "cpu":
         return "cpu"
-    import torch
+    from ssl3d.pipeline.training.device import select_device
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if value == "auto":
-        return "cuda:0" if count else "cpu"
-    index = int(value.partition(":")[2] or 0)
-    if index >= count:
-        have = f"{count} CUDA device{'s' if count != 1 else ''}" if count else "no CUDA device"
-        raise UsageError(
-            f"--device {value}: PyTorch {torch.__version__} finds {have} here.",
-            hint="Use --device cpu, or type `ssl3d doctor` to see why.",
-        )
-    return f"cuda:{index}"
+    return str(select_device(value))
 
 
 # ---------------------------------------------------------------- next commands
