@@ -30,10 +30,10 @@ demo: setup  ## the whole chain on generated streets: a table, pictures and curv
 	@$(BIN)/ssl3d demo --out demo
 
 test: setup lint  ## everything that has to pass before a change lands
-	@$(BIN)/python -m pytest -n 2 -m "not slow" $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(TEST_ARGS)
 
 test-all: setup lint  ## the slow tests too
-	@$(BIN)/python -m pytest -n 2 $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
 
 lint: setup  ## style, types and the direction of imports
 	@$(BIN)/ruff check .

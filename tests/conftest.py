@@ -6,8 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
-for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+from ssl3d.data.workers import THREAD_VARIABLES
+
+settings.register_profile("ssl3d", deadline=None)  # a busy machine is no failure
+settings.load_profile("ssl3d")
+for name in THREAD_VARIABLES:
     os.environ.setdefault(name, "1")
 
 REPOSITORY = Path(__file__).parents[1]
@@ -20,7 +25,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real recordings kept beside the checkout; their licences keep them out of the repository."""
+    """The folder of real recordings kept beside the checkout; their licenses keep them out of the repository."""
     folder = REPOSITORY.parent / "shared" / "data" / "real"
     if not folder.is_dir():
         pytest.skip(f"no real recordings at {folder}")

@@ -80,7 +80,9 @@ def test_summaries_keep_long_commands_whole(capsys: pytest.CaptureFixture[str]) 
     assert command not in capsys.readouterr().err
 
 
-def test_quick_work_draws_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quick_work_draws_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert console.QUIET_SECONDS == 2.0
+    monkeypatch.setattr(console, "QUIET_SECONDS", 600.0)  # also on a machine that stops for a while
     with console.ConsoleProgress().task("quick", 3, "scan") as task:
         task.advance(3)
     captured = capsys.readouterr()
@@ -95,11 +97,14 @@ def test_long_work_draws_plain_lines_without_a_terminal(
     with progress.task("prepare", 4, "scan") as task:
         task.note("unit 08-000000")
         task.advance()
-        time.sleep(0.5)
+        drawn, deadline = "", time.monotonic() + 60
+        while not drawn and time.monotonic() < deadline:  # by the thread that watches
+            time.sleep(0.01)
+            drawn = capsys.readouterr().err
         progress.say("something to know [not markup]")
     captured = capsys.readouterr()
     assert captured.out == ""
-    first, said, last = captured.err.splitlines()
+    first, said, last = (drawn + captured.err).splitlines()
     assert first.startswith("prepare: 1/4 scans, ") and "left" in first and first.endswith("unit 08-000000")
     assert said == "something to know [not markup]"
     assert last.startswith("prepare: 1/4 scans in ")

@@ -75,7 +75,7 @@ def test_killed_at_random_moments_and_started_again_is_bit_identical(
         if attempt < attempts and wait_for_a_new_line(process, space):
             time.sleep(rng.uniform(0, 0.4))
             os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
         kills += process.returncode == -signal.SIGKILL
         if process.returncode == 0:
             break
@@ -101,7 +101,7 @@ def test_ctrl_c_of_a_terminal_reaches_the_workers_too(space: Workspace, script: 
     process = start(script, space, "train.workers=1")
     assert wait_for_a_new_line(process, space), process.communicate()[0]
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 130, output
     assert "the checkpoint is written" in output
     assert "ssl3d train --resume" in output
@@ -117,7 +117,7 @@ def test_a_second_process_is_told_who_trains(space: Workspace, script: Path) -> 
         assert wait_for_a_new_line(process, space)
         process.send_signal(signal.SIGSTOP)
         second = start(script, space, "train.workers=0")
-        output, _ = second.communicate(timeout=60)
+        output, _ = second.communicate(timeout=300)
         assert second.returncode == 1
         assert f"process {process.pid} on" in output
         assert RunDirectory.list(space)[0].state == "running"
