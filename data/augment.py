@@ -24,9 +24,9 @@ class AugmentParams(BaseModel):
     flip_y: float = Field(0.5, ge=0, le=1, description="probability of mirroring y")
     scale_min: float = Field(0.95, gt=0, le=10, description="smallest scale factor")
     scale_max: float = Field(1.05, gt=0, le=10, description="largest scale factor")
-    translate: float = Field(0.1, ge=0, description="metres; standard deviation of the shift of a whole scan")
-    jitter: float = Field(0.0, ge=0, description="metres; standard deviation of the noise on each point")
-    jitter_clip: float = Field(0.05, gt=0, description="metres; the noise on a point never exceeds this")
+    translate: float = Field(0.1, ge=0, description="meters; standard deviation of the shift of a whole scan")
+    jitter: float = Field(0.0, ge=0, description="meters; standard deviation of the noise on each point")
+    jitter_clip: float = Field(0.05, gt=0, description="meters; the noise on a point never exceeds this")
     drop: float = Field(0.0, ge=0, lt=1, description="up to this share of the points is dropped, drawn anew each time")
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ class RangeProjection:
     Attributes:
         row, col: (n,) int32, pixel of each point; row 0 looks up, column 0 looks back, and columns run clockwise
             seen from above (forward is the middle).
-        distance: (n,) float32, metres from the sensor.
+        distance: (n,) float32, meters from the sensor.
         pixel_point: (height, width) int64, the nearest point of each pixel, -1 where there is none.
     """
 
@@ -42,7 +42,7 @@ class RangeProjection:
         ``row = floor((1 - (pitch + |down|) / (up + |down|)) * height)``, both clamped to the image.
 
         Args:
-            points: (n, 3) metres, sensor frame (x forward, y left, z up).
+            points: (n, 3) meters, sensor frame (x forward, y left, z up).
             sensor: its field of view and default size.
             height, width: another size, e.g. 32 x 512 for narrow networks.
         """

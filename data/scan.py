@@ -17,7 +17,7 @@ class View:
     """A set of points of one scan (all of it, a crop, an augmented copy), or of several scans mixed.
 
     Attributes:
-        points: (n, 3) float32, metres, relative to the scan's origin.
+        points: (n, 3) float32, meters, relative to the scan's origin.
         features: name -> (n, k) float32, e.g. ``intensity`` (n, 1) in 0..1 or ``color`` (n, 3) in 0..1.
         rows: (n, 2) int64: index of the scan in its dataset, original row in that scan. Two views of one
             scan are matched by it, and predictions are written back through it.

@@ -121,7 +121,7 @@ def read_poses(path: Path | str, frames: list[int], tr: npt.NDArray[np.float64])
         tr: (4, 4) LiDAR to camera, ``Tr`` of calib.txt.
 
     Returns:
-        (S, 4, 4) float64, sensor to world (the first camera frame's LiDAR), metres.
+        (S, 4, 4) float64, sensor to world (the first camera frame's LiDAR), meters.
 
     Raises:
         DataError: the file is too short, or a line is not 12 finite numbers.

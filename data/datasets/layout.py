@@ -207,7 +207,7 @@ class RawScan:
     """A scan as it is in the dataset, with train ids.
 
     Attributes:
-        points: (n, 3) float32 metres, sensor frame; rows that are not finite are (0, 0, 0).
+        points: (n, 3) float32 meters, sensor frame; rows that are not finite are (0, 0, 0).
         intensity: (n,) float32.
         label: (n,) uint8 train ids, 255 = ignored; None where the scan has no labels.
         instance: (n,) uint32, upper half of the label word; None without labels.

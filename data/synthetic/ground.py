@@ -1,6 +1,6 @@
 """The ground: streets with lots on both sides, what covers a place, and its height.
 
-A street has a centre line, a half width and, for every metre of its length and each side, a lot. A lot says what lies
+A street has a center line, a half width and, for every meter of its length and each side, a lot. A lot says what lies
 beside the road there: parking bays, a grass strip, the sidewalk, a front and a back cover, a driveway, a bank.
 The main street is ``y = f(x)`` given as a table; the others are straight.
 """
@@ -42,14 +42,14 @@ LOT_COLUMNS = 16
 
 
 class Ground(NamedTuple):
-    """Arrays the kernels read. Metres throughout; the first street is the main one."""
+    """Arrays the kernels read. Meters throughout; the first street is the main one."""
 
     seed: int
     origin: npt.NDArray[np.float64]  # (3,) x0, y0, cell of the height raster
     height: npt.NDArray[np.float32]  # (ny, nx)
-    main: npt.NDArray[np.float64]  # (m, 3) y, cos, sin of the heading, one row per metre of x from x0 on
+    main: npt.NDArray[np.float64]  # (m, 3) y, cos, sin of the heading, one row per meter of x from x0 on
     streets: npt.NDArray[np.float64]  # (k, 10)
-    lot_of: npt.NDArray[np.int32]  # (k, 2, metres) index into lots
+    lot_of: npt.NDArray[np.int32]  # (k, 2, meters) index into lots
     lots: npt.NDArray[np.float64]  # (l, 16)
     hills: npt.NDArray[np.float64]  # (w, 4) amplitude, kx, ky, phase
     stamp: npt.NDArray[np.void]  # see kernels.py
@@ -57,7 +57,7 @@ class Ground(NamedTuple):
 
 @njit(cache=True)
 def main_at(ground: Ground, x: float) -> tuple[float, float, float]:
-    """(y, cos, sin) of the main street's centre line at x."""
+    """(y, cos, sin) of the main street's center line at x."""
     at = min(max(x - ground.origin[0], 0.0), ground.main.shape[0] - 1.001)
     k = int(at)
     f = at - k
@@ -70,7 +70,7 @@ def main_at(ground: Ground, x: float) -> tuple[float, float, float]:
 
 @njit
 def station(ground: Ground, k: int, x: float, y: float) -> tuple[float, float]:
-    """(s, d) of a point in street k: distance along it and to the left of its centre line."""
+    """(s, d) of a point in street k: distance along it and to the left of its center line."""
     street = ground.streets[k]
     if street[CURVED] == 0.0:
         u, v = x - street[OX], y - street[OY]
@@ -141,7 +141,7 @@ def marking(ground: Ground, k: int, s: float, d: float, e: float) -> int:
 
 @njit
 def surface(ground: Ground, x: float, y: float) -> tuple[int, float, float]:
-    """(cover code, height above the hills, roughness in metres) at a point."""
+    """(cover code, height above the hills, roughness in meters) at a point."""
     k, s, d, e, next_e = nearest_street(ground, x, y)
     apart = min(1.0, 0.15 * (next_e - e))
     half = ground.streets[k, HALF]

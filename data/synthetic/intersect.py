@@ -1,4 +1,4 @@
-"""Ray against one primitive, in closed form. Rays are ``o + t d`` with unit ``d``; all values float64, metres.
+"""Ray against one primitive, in closed form. Rays are ``o + t d`` with unit ``d``; all values float64, meters.
 
 Every function returns ``(t, nx, ny, nz, face)``: the distance of the first surface entered after ``t_min`` (``inf``
 when missed), its outward normal, and which face was hit. A ray that starts inside a solid does not see it.

@@ -58,7 +58,7 @@ class Plan:
 
 
 def make_plan(seed: int, sequence: int, length: float, cell: float, style_name: str | None = None) -> Plan:
-    """The streets, lots and heights of a sequence. ``cell``: of the height raster, metres."""
+    """The streets, lots and heights of a sequence. ``cell``: of the height raster, meters."""
     rng = Rng(seed, sequence, 1)
     main_style = STYLES[style_name or "suburb"]
     x0, x1 = -MARGIN, length + MARGIN
@@ -81,8 +81,8 @@ def make_plan(seed: int, sequence: int, length: float, cell: float, style_name: 
             for low, high in ((near, CROSS_REACH), (-CROSS_REACH, -near)):
                 if streets[k, g.S_MIN] < low and high < streets[k, g.S_MAX] + 1.0:
                     lots += _lots_along(rng.child(9, k, side, int(low)), k, side, low, high, block)
-    metres = int(max(streets[:, g.S_MAX] - streets[:, g.S_MIN])) + 2
-    lot_of = np.zeros((len(streets), 2, metres), np.int32)
+    meters = int(max(streets[:, g.S_MAX] - streets[:, g.S_MIN])) + 2
+    lot_of = np.zeros((len(streets), 2, meters), np.int32)
     rows = [default]
     for lot in lots:
         a, b = int(lot.low - streets[lot.street, g.S_MIN]), int(lot.high - streets[lot.street, g.S_MIN])

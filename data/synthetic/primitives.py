@@ -33,7 +33,7 @@ class PrimitiveArrays(NamedTuple):
 
 
 class Primitives:
-    """Growing lists of primitives. Coordinates passed to the methods are world metres, z up."""
+    """Growing lists of primitives. Coordinates passed to the methods are world meters, z up."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[int, int, Paint, int, int, list[float], list[float]]] = []
@@ -198,7 +198,7 @@ class Builder:
     ) -> None:
         """A convex outline in (x, z), counter-clockwise seen from the right, drawn out to +-``half_width`` in y.
 
-        ``lean``: how far the sides come in per metre of height; ``faces``: material by edge of the outline; ``side``:
+        ``lean``: how far the sides come in per meter of height; ``faces``: material by edge of the outline; ``side``:
         material of the two sides. ``base`` is added to all z.
         """
         planes: list[Plane] = []

@@ -22,7 +22,7 @@ CELL = 2.0
 
 
 class Grid(NamedTuple):
-    origin: npt.NDArray[np.float64]  # (2,) lower corner; cells of CELL metres
+    origin: npt.NDArray[np.float64]  # (2,) lower corner; cells of CELL meters
     start: npt.NDArray[np.int64]  # (rows, columns, 2): first item, end
     items: npt.NDArray[np.int32]  # primitives, cell after cell
     ceiling: float  # nothing is higher

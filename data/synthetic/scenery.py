@@ -27,7 +27,7 @@ class Ids:
 
 
 def street_frame(plan: Plan, street: int, s: float, d: float, side: int = 1) -> Frame:
-    """The frame at station s, d metres to the left of street ``street``: x along the street, y to its left.
+    """The frame at station s, d meters to the left of street ``street``: x along the street, y to its left.
 
     With ``side`` -1 both axes are turned round, so that y points away from the road on its right too.
     """
@@ -62,7 +62,7 @@ class Scenery:
         return self.primitives
 
     def _at(self, lot: Lot, s: float, beyond: float) -> Frame:
-        """``beyond``: metres beyond the edge of the road, on the lot's side."""
+        """``beyond``: meters beyond the edge of the road, on the lot's side."""
         half = float(self.plan.ground.streets[lot.street, g.HALF])
         return street_frame(self.plan, lot.street, s, lot.side * (half + beyond), lot.side)
 

@@ -24,7 +24,7 @@ class Beams(NamedTuple):
     elevation: npt.NDArray[np.float64]  # (b,) radians, from top to bottom
     offset: npt.NDArray[np.float64]  # (b,) share of an azimuth step by which the ring is turned
     gain: npt.NDArray[np.float64]  # (b,) brightness of the ring
-    lift: npt.NDArray[np.float64]  # (b,) metres above the origin at which the laser sits
+    lift: npt.NDArray[np.float64]  # (b,) meters above the origin at which the laser sits
 
 
 def make_beams(count: int) -> Beams:
@@ -120,7 +120,7 @@ def _scan(
                 value = 0.0
             if r > LABEL_RANGE:
                 label, instance = np.int64(0), np.int64(0)
-            # coordinates to the millimetre and remission to the hundredth, as in the recordings
+            # coordinates to the millimeter and remission to the hundredth, as in the recordings
             points[count, 0] = math.floor(r * lx * 1000.0 + 0.5) / 1000.0
             points[count, 1] = math.floor(r * ly * 1000.0 + 0.5) / 1000.0
             points[count, 2] = math.floor((r * lz + lift) * 1000.0 + 0.5) / 1000.0

@@ -11,7 +11,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Style:
-    """Lengths in metres; ``*_rate``: objects per 100 m of street side; traffic: per 100 m of street at any moment."""
+    """Lengths in meters; ``*_rate``: objects per 100 m of street side; traffic: per 100 m of street at any moment."""
 
     name: str
     half_width: Range = (2.8, 3.5)

@@ -26,7 +26,7 @@ WALKING = 254
 
 @dataclass(frozen=True)
 class Actor:
-    """At time t (seconds) at station ``start + speed * t`` of a street, ``offset`` metres to the left of its middle."""
+    """At time t (seconds) at station ``start + speed * t`` of a street, ``offset`` meters to the left of its middle."""
 
     kind: str
     key: int

@@ -1,4 +1,4 @@
-"""Cars, trucks, buses, two-wheelers and people. Local frame: x forward, y left, z up from the ground; metres."""
+"""Cars, trucks, buses, two-wheelers and people. Local frame: x forward, y left, z up from the ground; meters."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class World:
     Args:
         seed, sequence: decide everything.
         seconds, speed: of the drive (speed in m/s along the main street).
-        cell: of the ground raster, metres.
+        cell: of the ground raster, meters.
         style: of most blocks; None takes turns through all.
     """
 

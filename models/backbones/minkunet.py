@@ -1,6 +1,6 @@
 """MinkUNet (Choy, Gwak, Savarese: 4D Spatio-Temporal ConvNets, CVPR 2019), with MinkowskiEngine's module names.
 
-Submanifold residual U-Net of five levels, tensor strides 1 to 16. Layer widths, orders and initialisation follow
+Submanifold residual U-Net of five levels, tensor strides 1 to 16. Layer widths, orders and initialization follow
 MinkowskiEngine's published example network; the LiDAR stem (two convolutions of 3 instead of one of 5), input features
 and clip range follow the MinkUNet of the LaserMix code.
 """
@@ -34,10 +34,10 @@ WS3D_STAGES = ("enc4", "dec1", "dec2", "dec3", "dec4")
 class MinkUNetParams(Params):
     """Parameters of every MinkUNet. Defaults: outdoor LiDAR."""
 
-    voxel_size: float = Field(0.05, gt=0, description="voxel edge in metres")
+    voxel_size: float = Field(0.05, gt=0, description="voxel edge in meters")
     features: tuple[str, ...] = Field(("xyz", "intensity"), description="input channels, in this order")
     clip: ClipRange | None = Field(
-        ((-100.0, 100.0), (-100.0, 100.0), (-20.0, 20.0)), description="kept range in metres, or null (LaserMix code)"
+        ((-100.0, 100.0), (-100.0, 100.0), (-20.0, 20.0)), description="kept range in meters, or null (LaserMix code)"
     )
     stem: Literal["double3", "conv5"] = Field("double3", description="double3: two 3x3x3 (LiDAR); conv5: one")
     stem_kernel: Literal[3, 5] = Field(5, description="kernel of the conv5 stem")
@@ -82,7 +82,7 @@ class MinkUNet34Params(MinkUNetParams):
 class MinkUNetMicroParams(MinkUNetParams):
     """Parameters of ``minkunet-micro``."""
 
-    voxel_size: float = Field(0.15, gt=0, description="voxel edge in metres")
+    voxel_size: float = Field(0.15, gt=0, description="voxel edge in meters")
     blocks: Blocks = Field((1, 1, 1, 1, 1, 1, 1, 1), description=BLOCKS_HELP)
     decoder: Literal["base", "A"] = Field("A", description="decoder widths before the multiplier: 128,128,96,96")
     width: float = Field(0.25, gt=0, description="multiplier of all widths, rounded to multiples of 8")
@@ -222,7 +222,7 @@ class MinkUNet(Backbone):
 
 @torch.no_grad()
 def initialize(module: nn.Module) -> None:
-    """MinkowskiEngine's initialisation of this network, its quirks included.
+    """MinkowskiEngine's initialization of this network, its quirks included.
 
     Ordinary convolutions: normal with standard deviation sqrt(2 / fan_out), fan_out = K * out channels; but kernels of
     1x1 are stored as (in, out) matrices, for which it takes the number of *input* channels as fan_out. Transposed

@@ -54,9 +54,9 @@ class VoxelInputSpec(InputSpec):
     """Views to voxels. Picklable; runs in loader workers.
 
     Attributes:
-        voxel_size: metres; coordinate = floor(xyz / voxel_size) per view, after augmentation.
-        features: names, in the order of the network's input channels: ``xyz`` (metres) or ones of ``View.features``.
-        clip: kept range in metres per axis; points outside belong to no voxel.
+        voxel_size: meters; coordinate = floor(xyz / voxel_size) per view, after augmentation.
+        features: names, in the order of the network's input channels: ``xyz`` (meters) or ones of ``View.features``.
+        clip: kept range in meters per axis; points outside belong to no voxel.
     """
 
     voxel_size: float

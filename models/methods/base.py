@@ -4,7 +4,7 @@ The trainer does the same for every method, in this order:
 
 1. in loader workers, for step s: ``Method.views`` builds named groups of views from raw scans, and the backbone's
    ``InputSpec`` turns each group into ``Inputs``. Both are pure functions of (run seed, s), which makes resume exact;
-2. ``step(batch, progress)`` yields dictionaries of losses; each yield is one backward and one optimiser step;
+2. ``step(batch, progress)`` yields dictionaries of losses; each yield is one backward and one optimizer step;
 3. ``after_step`` (EMA, banks) once per iteration.
 
 A method never sees a file, and never a label that is not visible.
@@ -42,12 +42,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch of training with its own optimiser.
+    """A stretch of training with its own optimizer.
 
     Attributes:
         name: shown in logs.
         steps: iterations; 0 is allowed and skips the phase.
-        trainable: modules whose parameters are optimised (None: all that require a gradient).
+        trainable: modules whose parameters are optimized (None: all that require a gradient).
         eval_modules: modules held in eval mode (frozen batch norm).
         lr_scale: factor on the configured learning rate.
     """
@@ -120,11 +120,11 @@ class Method(nn.Module):
         return [Phase("train", steps)]
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[dict[str, Tensor]]:
-        """Yields named losses; their sum is minimised. Each yield is one backward and one optimiser step."""
+        """Yields named losses; their sum is minimized. Each yield is one backward and one optimizer step."""
         raise NotImplementedError(f"{type(self).__name__} has to implement step()")
 
     def after_step(self, progress: Progress) -> None:
-        """Called once per iteration, after the last optimiser step."""
+        """Called once per iteration, after the last optimizer step."""
 
     def predictor(self) -> Segmenter:
         """The network that is evaluated."""

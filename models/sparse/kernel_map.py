@@ -2,7 +2,7 @@
 
 The order of kernel offsets, and so of the rows of a ``kernel`` parameter (K, in, out), is MinkowskiEngine 0.5.4's: the
 *first* spatial axis runs fastest, index k = dx + kx * (dy + ky * dz) with dx in 0..kx-1 and so on. Along an axis of odd
-size the offsets are centred (-1, 0, 1), along an axis of even size they start at zero (0, 1).
+size the offsets are centered (-1, 0, 1), along an axis of even size they start at zero (0, 1).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class KernelMap:
 
     Attributes:
         pairs: one entry for each kernel offset that has any, in the order of the weights; without ``identity``.
-        identity: the offset that maps every row to itself (the centre of a submanifold convolution), if any.
+        identity: the offset that maps every row to itself (the center of a submanifold convolution), if any.
         volume: number of kernel offsets K.
         num_in, num_out: rows of the input and of the output.
     """

@@ -87,9 +87,9 @@ def voxel_keys(
     """Key of each point's voxel.
 
     Args:
-        points: (n, 3) metres.
+        points: (n, 3) meters.
         batch: (n,) index of the cloud.
-        voxel: (3,) edge lengths, metres.
+        voxel: (3,) edge lengths, meters.
         clip: (3, 2) kept range per axis, low <= x <= high.
 
     Returns:

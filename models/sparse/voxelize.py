@@ -27,10 +27,10 @@ def voxelize(
     """Voxels of points: coordinate = floor(xyz / voxel_size), which also below zero rounds down.
 
     Args:
-        points: (P, 3) float, metres.
-        voxel_size: edge length in metres, or one per axis.
+        points: (P, 3) float, meters.
+        voxel_size: edge length in meters, or one per axis.
         batch: (P,) integers, index of each point's cloud (default: all 0).
-        clip: kept range (low, high) per axis in metres; points outside have no voxel, nor have points not finite.
+        clip: kept range (low, high) per axis in meters; points outside have no voxel, nor have points not finite.
         engine: ``numba`` (CPU) or ``torch``; by default what suits the device.
 
     Returns:

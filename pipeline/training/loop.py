@@ -309,7 +309,7 @@ class TrainingLoop:
 
 
 def _summed(losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-    """The loss that is minimised, and each named loss as a number; ``NonFiniteError`` names the first that is none."""
+    """The loss that is minimized, and each named loss as a number; ``NonFiniteError`` names the first that is none."""
     if not losses:
         raise ValueError("step() yielded no loss")
     stacked = torch.stack([loss.float().reshape(()) for loss in losses.values()])

@@ -1,4 +1,4 @@
-"""One backward pass and one optimiser step: which parameters, at which rate, clipped and scaled how."""
+"""One backward pass and one optimizer step: which parameters, at which rate, clipped and scaled how."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NonFiniteError(Exception):
 
 
 class PhaseOptimizer:
-    """The optimiser of one phase: fresh, over the phase's trainable parameters."""
+    """The optimizer of one phase: fresh, over the phase's trainable parameters."""
 
     def __init__(self, config: RunConfig, phase: Phase, method: Method, compute: Compute) -> None:
         self.config, self.phase = config, phase

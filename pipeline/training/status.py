@@ -7,7 +7,7 @@ from typing import Protocol
 
 SECTIONS = ("data", "to_device", "forward", "backward", "optimizer", "other")
 """Where the time of a step goes: waiting for the batch, copying it, the method's losses, their gradients, clipping and
-the optimiser's step, and the rest (after_step, logging, checkpoints)."""
+the optimizer's step, and the rest (after_step, logging, checkpoints)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,14 +21,14 @@ def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def flat_ground() -> Ground:
     """An even plane at z = 0, all of it one road along x."""
-    metres = 122
+    meters = 122
     return Ground(
         seed=1,
         origin=np.array([-60.0, -60.0, 0.5]),
         height=np.zeros((241, 241), np.float32),
-        main=np.tile(np.array([0.0, 1.0, 0.0]), (metres, 1)),
+        main=np.tile(np.array([0.0, 1.0, 0.0]), (meters, 1)),
         streets=np.array([[1.0, 0.0, 0.0, 1.0, 0.0, 60.0, -60.0, 60.0, 0.0, 0.0]]),
-        lot_of=np.zeros((1, 2, metres), np.int32),
+        lot_of=np.zeros((1, 2, meters), np.int32),
         lots=np.zeros((1, LOT_COLUMNS)),
         hills=np.zeros((0, 4)),
         stamp=stamp(),

@@ -18,7 +18,7 @@ coordinates = st.floats(-4.0, 4.0)
 
 
 def ray(x: float, y: float, z: float, azimuth: float, height: float) -> tuple[tuple, tuple]:
-    """From a point at least 4 metres away towards the neighborhood of the origin."""
+    """From a point at least 4 meters away towards the neighborhood of the origin."""
     flat = math.sqrt(max(0.0, 1.0 - height * height))
     d = np.array([flat * math.cos(azimuth), flat * math.sin(azimuth), height])
     o = np.array([x, y, z]) * 0.4 - 9.0 * d

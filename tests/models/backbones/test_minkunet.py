@@ -63,7 +63,7 @@ def test_names_are_those_of_minkowski_engine() -> None:
     assert set(MinkUNet(MinkUNetParams()).head(3).state_dict()) == {"kernel", "bias"}
 
 
-def test_initialisation_keeps_the_quirks() -> None:
+def test_initialization_keeps_the_quirks() -> None:
     torch.manual_seed(0)
     net = make_backbone("minkunet18", INDOOR)
     assert isinstance(net, MinkUNet)
@@ -142,7 +142,7 @@ def test_translation_by_the_deepest_stride(make_view: MakeView, micro: Backbone)
     """With input features that do not move, a shift by 16 voxels changes nothing."""
     net = make_backbone("minkunet-micro", {"voxel_size": 0.5, "features": ("intensity",)}).eval()
     view = make_view()
-    safe = (np.floor(view.points / 0.5) + 0.5) * 0.5  # centres of voxels: no rounding across a border
+    safe = (np.floor(view.points / 0.5) + 0.5) * 0.5  # centers of voxels: no rounding across a border
     a = point_features(net, [view.moved(safe.astype(np.float32))])
     b = point_features(net, [view.moved((safe + np.array([8.0, -16.0, 8.0])).astype(np.float32))])
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
@@ -162,15 +162,15 @@ def test_training_is_reproducible_and_learns(make_view: MakeView) -> None:
     for _ in range(2):
         torch.manual_seed(7)
         segmenter = Segmenter(make_backbone("minkunet-micro", {"voxel_size": 0.5}), 3)
-        optimiser = torch.optim.AdamW(segmenter.parameters(), 5e-3)
+        optimizer = torch.optim.AdamW(segmenter.parameters(), 5e-3)
         losses = []
         for _ in range(8):
             inputs = segmenter.backbone.prepare([view])
             output = segmenter(inputs)
             loss = cross_entropy(output.logits, segmenter.backbone.labels(inputs, inputs.label))
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             losses.append(loss.item())
         runs.append((losses, {k: v.clone() for k, v in segmenter.state_dict().items()}))
     (losses, weights), (again, same) = runs

@@ -73,7 +73,7 @@ class TwoPhaseParams(Params):
 
 
 class TwoPhase(Supervised):
-    """Two optimiser steps an iteration, then a phase of no steps, then the classifier alone with batch norm frozen."""
+    """Two optimizer steps an iteration, then a phase of no steps, then the classifier alone with batch norm frozen."""
 
     name = "twophase"
     Params = TwoPhaseParams
