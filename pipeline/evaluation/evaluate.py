@@ -7,6 +7,7 @@ later without the network. It is believed only while checkpoint, prepared data a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def evaluate(
     with dataset.handle.workspace.lock(f"eval-{subject.run}", progress):
         cached = EvalResult.load(path)
         if cached is not None and cached.key == key and not overwrite:
-            return cached
+            return replace(cached, run=subject.run)  # the folder may have been renamed
         if cached is not None and not overwrite:
             progress.say(
                 f"{subject.run}: the checkpoint or the data changed since its last evaluation: evaluating again"

@@ -46,7 +46,7 @@ class TrainParams(Params):
 class OptimizerParams(Params):
     """AdamW or SGD. What is left out takes the value that suits the name."""
 
-    name: Literal["adamw", "sgd"] = Field("adamw", description="the optimiser")
+    name: Literal["adamw", "sgd"] = Field("adamw", description="the optimizer")
     lr: float | None = Field(None, gt=0, le=100, description="peak learning rate; none = 0.005 (adamw), 0.24 (sgd)")
     weight_decay: float | None = Field(None, ge=0, description="none = 0.01 (adamw), 1e-4 (sgd)")
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd's momentum; adamw's first beta")
@@ -207,7 +207,11 @@ class RunConfig(Params):
         """
         value = dict(value)
         schema = value.pop("schema", None)
-        if not isinstance(schema, int) or schema > SCHEMA:
+        if not isinstance(schema, int):
+            raise Ssl3dError(
+                "the run's configuration is unreadable", hint="remove the folder of the run, or restore it"
+            )
+        if schema > SCHEMA:
             raise Ssl3dError(
                 f"the run's configuration has schema {schema}, this version knows {SCHEMA}",
                 hint="upgrade ssl3d (pip install -U ssl3d)",

@@ -10,11 +10,11 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 
@@ -30,6 +30,15 @@ if TYPE_CHECKING:
 State = Literal["new", "running", "unfinished", "interrupted", "failed", "finished"]
 Lines = list[dict[str, Any]]
 LOCK = ".lock"
+
+_NUMBER = (int, float)
+_RECORD: dict[str, Any] = {
+    "created": _NUMBER, "method": str, "backbone": str, "seed": int, "dataset": dict, "split": dict, "train": dict
+}  # fmt: skip
+_STATUS: dict[str, Any] = {
+    "state": str, "step": int, "steps": int, "seconds": _NUMBER, "updated": _NUMBER, "losses": dict, "time_split": dict
+}  # fmt: skip
+_LINE: dict[str, Any] = {"step": int, "losses": dict, "lr": _NUMBER}
 
 
 class RunDirectory:
@@ -68,7 +77,7 @@ class RunDirectory:
     @classmethod
     def list(cls, workspace: Workspace) -> list[RunDirectory]:
         """All runs, the oldest first."""
-        found = [cls(path.parent) for path in workspace.runs_dir.glob("*/config.json")]
+        found = [cls(path.parent) for path in workspace.runs_dir.glob("*/config.json") if path.is_file()]
         return sorted(found, key=lambda run: (run.record().get("created", 0), run.name))
 
     @classmethod
@@ -86,8 +95,8 @@ class RunDirectory:
         return (self.path / "config.json").is_file()
 
     def record(self) -> dict[str, Any]:
-        """``config.json`` as it is, unchecked; empty when unreadable."""
-        return read_json(self.path / "config.json") or {}
+        """``config.json`` without what has not even the right type; empty when unreadable."""
+        return _fitting(read_json(self.path / "config.json"), _RECORD)
 
     @cached_property
     def config(self) -> RunConfig:
@@ -105,8 +114,10 @@ class RunDirectory:
     # ------------------------------------------------------------ state
 
     def status(self) -> dict[str, Any]:
-        """``status.json``: state, step, steps, seconds, peak memory, time split, last losses; empty for a new run."""
-        return read_json(self.path / "status.json") or {}
+        """``status.json``: state, step, steps, seconds, peak memory, time split, last losses; empty for a new run, or
+        without what has not the right type."""
+        value = _fitting(read_json(self.path / "status.json"), _STATUS)
+        return value if value.get("state", "new") in get_args(State) else {}
 
     def write_status(self, state: State, **more: Any) -> None:
         value = {**self.status(), **more, "state": state, "updated": time.time(), "pid": os.getpid()}
@@ -190,12 +201,14 @@ class RunDirectory:
         return int(checkpoint.load(self.checkpoint_path())["step"])
 
     def metrics(self) -> Lines:
-        """The lines of ``metrics.jsonl``, oldest first; a line that a kill cut short is left out."""
+        """The lines of ``metrics.jsonl``, oldest first; what is no such line (a kill cut it short) is left out."""
         lines: Lines = []
         with suppress(FileNotFoundError):
             for line in (self.path / "metrics.jsonl").read_bytes().splitlines():
                 with suppress(ValueError):
-                    lines.append(json.loads(line))
+                    value = _fitting(json.loads(line), _LINE)
+                    if _LINE.keys() <= value.keys():
+                        lines.append(value)
         return lines
 
     def truncate_metrics(self, step: int) -> None:
@@ -204,6 +217,14 @@ class RunDirectory:
         path = self.path / "metrics.jsonl"
         with writing(self.path):
             write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+def _fitting(value: Any, types: Mapping[str, Any]) -> dict[str, Any]:
+    """An object without the entries that have another type than ``types`` says: one bad folder must not hide all runs
+    from who lists them."""
+    if not isinstance(value, dict):
+        return {}
+    return {key: item for key, item in value.items() if key not in types or isinstance(item, types[key])}
 
 
 __all__ = ["RunDirectory", "State"]

@@ -79,6 +79,8 @@ def train(
     """
     progress, display = progress or Silent(), display or NullDisplay()
     compute_device = select_device(str(device))
+    if config is not None:  # a command that is wrong leaves no folder
+        Compute.choose(compute_device, config.train.precision)
     ensure_numba_cache(workspace)
     data = open_data(workspace, *_places(workspace, resume, dataset, split))
     weights = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ssl3d.cli import console, options
-from ssl3d.data.errors import UsageError
+from ssl3d.data.errors import Ssl3dError, UsageError
 
 if TYPE_CHECKING:
     from ssl3d.pipeline.evaluation.report import Report
@@ -96,6 +96,7 @@ def evaluate(
 
 def choose_runs(space: Workspace, names: list[str], dataset: str | None) -> list[RunDirectory]:
     """The named runs, or every finished run of a dataset (default: the one prepared last)."""
+    from ssl3d.pipeline.dataset import PreparedDataset
     from ssl3d.pipeline.training.run import RunDirectory
 
     if names:
@@ -111,7 +112,26 @@ def choose_runs(space: Workspace, names: list[str], dataset: str | None) -> list
         )
     if len(finished) < len(known):
         console.say(f"left out: {len(known) - len(finished)} unfinished (ssl3d runs lists them)")
-    return finished
+    classes = PreparedDataset(handle).spec.classes
+    obstacles = {run.name: _obstacle(run, classes) for run in finished}
+    for name, why in obstacles.items():  # one bad run, which nobody named, does not stop the others
+        if why is not None:
+            console.say(f"left out: {name}: {why}")
+    chosen = [run for run in finished if obstacles[run.name] is None]
+    if not chosen:
+        raise UsageError(f"No finished run on '{handle.name}' can be evaluated.", hint="Name one to see why.")
+    return chosen
+
+
+def _obstacle(run: RunDirectory, classes: tuple[str, ...]) -> str | None:
+    """Why a finished run cannot be scored on a dataset of these classes; None when it can."""
+    try:
+        if run.config.data.classes != classes:
+            return "trained for other classes than the dataset has now"
+        run.checkpoint_path()
+    except Ssl3dError as error:
+        return error.what
+    return None
 
 
 def score(

@@ -25,6 +25,9 @@ RUN is the name, or a beginning or an ending that only one run has."""
 
 _COLORS = {"finished": "green", "running": "cyan", "failed": "red"}
 
+PROTOCOL = "semantickitti"
+"""The arithmetic of the mIoU in the list, which stands beside it: one for all, so that they compare."""
+
 app = typer.Typer(add_completion=False, invoke_without_command=True, epilog=EPILOG)
 
 
@@ -93,22 +96,21 @@ def summary(directory: RunDirectory) -> dict[str, Any]:
         "steps": status.get("steps", (record.get("train") or {}).get("steps")),
         "seconds": status.get("seconds"),
         "updated": status.get("updated", record.get("created")),
+        "protocol": PROTOCOL,
         "miou": evaluations(directory),
         "folder": str(directory.path),
     }
 
 
 def evaluations(directory: RunDirectory) -> dict[str, float]:
-    """Subset -> mIoU in percent under the dataset's first protocol, of the evaluations kept in the run."""
-    from ssl3d.pipeline.evaluation.protocols import PROTOCOLS
+    """Subset -> mIoU in percent under ``PROTOCOL``, of the evaluations kept in the run."""
     from ssl3d.pipeline.evaluation.result import EvalResult
 
-    protocol = next(iter(PROTOCOLS))
     found = {}
     for path in sorted((directory.path / "eval").glob("*.json")):
         result = EvalResult.load(path)
         if result is not None:
-            found[result.subset] = 100 * result.scores(protocol).miou
+            found[result.subset] = 100 * result.scores(PROTOCOL).miou
     return found
 
 
@@ -135,7 +137,14 @@ def draw_runs(found: Sequence[Mapping[str, Any]]) -> None:
                 _age(item["updated"]),
             )
         )
-    columns: list[console.Column] = ["run", "state", ("steps", "right"), ("mIoU", "right"), ("took", "right"), "last"]
+    columns: list[console.Column] = [
+        "run",
+        "state",
+        ("steps", "right"),
+        (f"mIoU ({PROTOCOL})", "right"),
+        ("took", "right"),
+        "last",
+    ]
     console.out().print(console.table(columns, rows))
 
 
@@ -175,7 +184,7 @@ def _facts(directory: RunDirectory, facts: Mapping[str, Any]) -> dict[str, str]:
     if facts["seconds"] is not None:
         shown["took"] = console.time_text(facts["seconds"])
     for subset, value in facts["miou"].items():
-        shown[f"mIoU, {subset}"] = f"{value:.2f}%"
+        shown[f"mIoU, {subset} ({PROTOCOL})"] = f"{value:.2f}%"
     if losses := status.get("losses"):
         shown["last losses"] = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
     command = directory.path / "command.txt"
@@ -185,7 +194,10 @@ def _facts(directory: RunDirectory, facts: Mapping[str, Any]) -> dict[str, str]:
     if metrics := directory.metrics():
         from ssl3d.pipeline.evaluation.curves import learning_curves
 
-        shown["curves"] = str(learning_curves({directory.name: metrics}, directory.path / "curves.png"))
+        try:
+            shown["curves"] = str(learning_curves({directory.name: metrics}, directory.path / "curves.png"))
+        except OSError as error:  # somebody else's workspace can still be looked at
+            shown["curves"] = f"not drawn: {error.strerror}"
     return shown
 
 

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from ssl3d.pipeline.training.run import RunDirectory
 
 DEFAULT_BACKBONE = "minkunet18"
+_OF_A_RUN = {
+    "method": "METHOD",
+    "backbone": "--backbone",
+    "steps": "--steps",
+    "seed": "--seed",
+    "settings": "--set",
+    "split": "--split",
+    "dataset": "--dataset",
+    "init_from": "--init-from",
+    "overwrite": "--overwrite",
+}
+"""What a run knows of itself; parameter -> the word of the command line."""
 
 EPILOG = """\
 [bold]Example[/]
@@ -33,6 +45,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command(epilog=EPILOG)
 def train(
+    ctx: typer.Context,
     method: Annotated[
         str | None,
         typer.Argument(
@@ -91,9 +104,13 @@ def train(
     if list_methods:
         draw_methods()
         return
-    if resume is not None and (method is not None or init_from is not None or overwrite):
-        raise UsageError("--resume RUN takes everything from the run: no METHOD, --init-from or --overwrite.")
     if resume is not None:
+        ignored = [word for name, word in _OF_A_RUN.items() if _typed(ctx, name)]
+        if ignored:
+            raise UsageError(
+                f"--resume RUN takes everything from the run: it does not go with {', '.join(ignored)}.",
+                hint="Leave that out; or begin a new run with it, from the weights of this one: --init-from RUN.",
+            )
         start(workspace, None, resume=resume, jobs=jobs, device=device)
         return
     if method is None:
@@ -114,6 +131,11 @@ def train(
         jobs=jobs,
         device=device,
     )
+
+
+def _typed(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 # ---------------------------------------------------------------- lists

@@ -1,0 +1,88 @@
+"""Runs as users find them: damaged, copied, of other classes; and the words that go with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ssl3d.pipeline.workspace import Workspace
+
+
+@pytest.fixture
+def damaged(here: Path) -> Path:
+    workspace = Workspace.open(here / "workspace")
+    workspace.ensure()
+    runs = workspace.runs_dir
+    for name, text in (("empty", ""), ("list", "[]"), ("types", '{"created": "today", "dataset": 3, "train": []}')):
+        (runs / name).mkdir(parents=True)
+        (runs / name / "config.json").write_text(text)
+        (runs / name / "status.json").write_text('{"state": [], "step": "one", "seconds": "two"}')
+        (runs / name / "metrics.jsonl").write_text("what\n3\n")
+    return runs
+
+
+@pytest.fixture
+def trained(here: Path, ssl3d) -> Path:
+    """A workspace with one finished run."""
+    space = ("--workspace", here / "w")
+    assert ssl3d("synth", "street", "--preset", "tiny", "--out", here / "streets", "--jobs", "1").code == 0
+    assert ssl3d("prepare", "semantickitti", "--root", here / "streets", *space, "--jobs", "1").code == 0
+    assert ssl3d("split", "--ratio", "50%", *space).code == 0
+    words = ("--backbone", "minkunet-micro", "--steps", "1", "--set", "train.batch=1", "--device", "cpu", "--jobs", "1")
+    assert ssl3d("train", "supervised", *words, *space).code == 0
+    return here / "w"
+
+
+def test_damaged_runs_are_listed_and_shown(damaged: Path, ssl3d) -> None:
+    for words in (("runs",), ("status",), ("runs", "show", "list"), ("runs", "show", "types")):
+        answer = ssl3d(*words)
+        assert answer.code == 0, answer.err
+    listed = json.loads(ssl3d("runs", "--json").out)
+    assert {item["run"] for item in listed} == {"empty", "list", "types"}
+    assert {(item["state"], item["protocol"]) for item in listed} == {("new", "semantickitti")}
+    answer = ssl3d("train", "--resume", "empty")
+    assert answer.code == 1
+    assert "unreadable" in answer.err and "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--set", "train.batch=1"),
+        ("--steps", "9"),
+        ("--seed", "0"),
+        ("--split", "x"),
+        ("--dataset", "x"),
+        ("--backbone", "minkunet18"),
+        ("--overwrite",),
+        ("--init-from", "x"),
+    ],
+)
+def test_resume_takes_everything_from_the_run(ssl3d, words: tuple[str, ...]) -> None:
+    answer = ssl3d("train", "--resume", "some-run", *words)
+    assert answer.code == 2
+    assert words[0] in answer.err and "--resume RUN takes everything" in answer.err
+
+
+def test_a_bad_run_that_nobody_named_does_not_stop_the_evaluation_of_the_others(trained: Path, ssl3d) -> None:
+    (good,) = (trained / "runs").iterdir()
+    config = json.loads((good / "config.json").read_text())
+    for name, change in (("other-classes", {"dataset": {**config["dataset"], "classes": ["a", "b"]}}),
+                         ("newer", {"schema": 99}), ("no-checkpoint", {})):  # fmt: skip
+        folder = trained / "runs" / name
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({**config, **change}))
+        (folder / "status.json").write_text('{"state": "finished"}')
+    answer = ssl3d("eval", "--report", "json", "--workspace", trained)
+    assert answer.code == 0, answer.err
+    assert [row["run"] for row in json.loads(answer.out)["runs"]] == [good.name]
+    for name, why in (("other-classes", "other classes"), ("newer", "schema 99"), ("no-checkpoint", "no checkpoint")):
+        assert name in answer.err and why in answer.err
+    moved = good.rename(good.with_name("renamed"))
+    answer = ssl3d("eval", moved.name, "--report", "json", "--workspace", trained)
+    assert [row["run"] for row in json.loads(answer.out)["runs"]] == ["renamed"]
+    for name in ("other-classes", "newer", "no-checkpoint"):
+        answer = ssl3d("eval", name, "--workspace", trained)
+        assert answer.code in (1, 2) and "unexpected" not in answer.err
