@@ -52,6 +52,7 @@ reproduce-%: setup FORCE  ## a published table: make reproduce-supervised DATA=/
 
 FORCE:
 
-clean:  ## remove what the targets above made, the environment included
-	rm -rf $(VENV) demo workspace build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+clean:  ## remove what the targets above made, environments included (never workspace/ and reproduce/: they hold runs)
+	rm -rf $(VENV) .venv-minkowski demo build dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

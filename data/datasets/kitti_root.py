@@ -14,6 +14,7 @@ from ssl3d.data.errors import DataError, UsageError
 
 EXPECTED = "<root>/sequences/NN/velodyne/FFFFFF.bin or <root>/dataset/sequences/NN/velodyne/FFFFFF.bin"
 MANIFEST = "ssl3d_synth.json"
+"""What a generated dataset says about itself, at its root."""
 _SEQUENCE = re.compile(r"\d\d")
 _SIGNS = ("velodyne", "labels", "poses.txt", "calib.txt", "image_2")
 

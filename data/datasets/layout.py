@@ -86,11 +86,6 @@ class LayoutUnit:
     def num_points(self) -> int:
         return sum(frame.num_points for frame in self.frames)
 
-    @property
-    def input_bytes(self) -> int:
-        stamps = (s for f in self.frames for s in (f.points_stamp, f.label_stamp, f.scribble_stamp) if s)
-        return sum(size for size, _ in stamps)
-
     def products(self) -> tuple[str, ...]:
         """Names of the files that ``convert_unit`` writes for it (``<unit>.<name>.h5``)."""
         names = ["points"]

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ssl3d.data.datasets.kitti_root import MANIFEST
 from ssl3d.data.errors import DataError, Ssl3dError, UsageError
 from ssl3d.data.synthetic.frames import (
     MAX_LABEL,
@@ -40,7 +41,6 @@ __all__ = ["GENERATOR_VERSION", "PRESETS", "StreetSummary", "generate_street", "
 GENERATOR_VERSION = 1
 """Raised whenever the same preset and seed give other bytes than before."""
 
-MANIFEST = "ssl3d_synth.json"
 STARTED = "ssl3d_synth.partial.json"
 _BLOCK = 10
 

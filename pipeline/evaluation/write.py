@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ssl3d.data.atomic import DISK_FULL, write_whole
 from ssl3d.data.errors import UsageError
-from ssl3d.data.spec import DatasetSpec
+from ssl3d.data.spec import SUBSETS, DatasetSpec
 from ssl3d.pipeline.dataset import PreparedDataset, ScanRef
 from ssl3d.pipeline.evaluation.subject import Subject, predicting
 from ssl3d.pipeline.files import read_json, write_json, writing
@@ -128,7 +128,7 @@ def _chosen(dataset: PreparedDataset, subsets: Sequence[str] | None) -> tuple[tu
     found = {name: dataset.subset(name) for name in names}
     empty = [name for name, scans in found.items() if not scans]
     if empty and (subsets is not None or len(empty) == len(names)):
-        there = [name for name in ("train", "val", "test") if dataset.subset(name)]
+        there = [name for name in SUBSETS if dataset.subset(name)]
         raise UsageError(
             f"the dataset '{dataset.name}' has no {' or '.join(empty)} scans",
             hint=f"choose with --subset from: {', '.join(there)}",
