@@ -68,7 +68,7 @@ class Entry:
         """None for a line that a kill cut short, or that is damaged in another way."""
         try:
             value = json.loads(line)
-            if not _sound(value):
+            if not is_sound(value):
                 return None
             files = {name: FileStamp(*stamp) for name, stamp in value["files"].items()}
             return cls(value["unit"], value["source"], files, value["seconds"], value["info"])
@@ -107,7 +107,7 @@ class Manifest:
     def read(cls, folder: Path) -> Manifest | None:
         """None when it is absent, or not what ``write`` has written."""
         value = read_json(folder / "stage.json")
-        if value is None or not _sound(value):
+        if value is None or not is_sound(value):
             return None
         try:
             return cls(**value)
@@ -120,7 +120,7 @@ class Manifest:
         write_json(folder / "stage.json", {**value, "check": digest_value(value)}, indent=None)
 
 
-def _sound(value: dict[str, Any]) -> bool:
+def is_sound(value: dict[str, Any]) -> bool:
     """Takes ``check`` out of a record, and says whether the rest is what was written (True for records without)."""
     check = value.pop("check", None)
     return check is None or check == digest_value(value)

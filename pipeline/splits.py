@@ -9,7 +9,7 @@ from typing import Any
 
 from ssl3d.data.errors import DataError, UsageError
 from ssl3d.pipeline.files import digest_value, read_json
-from ssl3d.pipeline.product import Product
+from ssl3d.pipeline.product import Product, is_sound
 from ssl3d.pipeline.workspace import DatasetHandle
 
 SPLIT_FILE = "split.json"
@@ -78,8 +78,8 @@ class SplitResult:
         """The split in a product folder. DataError when its description is missing or unreadable."""
         value = read_json(folder / SPLIT_FILE)
         try:
-            if value is None:
-                raise ValueError("missing")
+            if value is None or not is_sound(value):
+                raise ValueError("missing or changed")
             budget = Budget(**{**value["budget"], "per_class": tuple(value["budget"]["per_class"])})
             texts = {name: tuple(value[name]) for name in ("labelled", "unlabelled", "classes")}
             return cls(**{**value, **texts, "budget": budget, "folder": folder})

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from ssl3d.data.errors import UsageError
 from ssl3d.models.config import Params
 from ssl3d.pipeline.files import digest_value, read_json, write_json
-from ssl3d.pipeline.product import Product
+from ssl3d.pipeline.product import Product, is_sound
 from ssl3d.pipeline.progress import Progress, Silent
 from ssl3d.pipeline.splits import SPLIT_FILE, Budget, SplitResult, find_split, split_hash
 from ssl3d.pipeline.stage import Stage, Unit, UnitInputs, Upstream, run_stage
@@ -157,11 +157,12 @@ class SplitStage(Stage):
         }
 
     def finish(self, product: Product) -> None:
-        write_json(product.folder / SPLIT_FILE, self._result(product).to_json())
+        value = self._result(product).to_json()
+        write_json(product.folder / SPLIT_FILE, {**value, "check": digest_value(value)})
 
     def finished(self, product: Product) -> bool:
-        there = read_json(product.folder / SPLIT_FILE)
-        return there is not None and digest_value(there) == digest_value(self._result(product).to_json())
+        there = read_json(product.folder / SPLIT_FILE) or {}
+        return is_sound(there) and digest_value(there) == digest_value(self._result(product).to_json())
 
     def _result(self, product: Product) -> SplitResult:
         labelled = tuple(scan.scan_id for scan in self.choice.labelled)
