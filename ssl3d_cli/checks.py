@@ -319,8 +319,8 @@ def check_minkowski() -> Check:
 
 
 def check_spconv() -> Check:
-    line = "pip install spconv-cu120"
-    return _check_engine("spconv", _SPCONV, line, f"{line}  (its CPU build computes forward only)")
+    line = "pip install spconv  (CPU, forward only); with a GPU the wheel of torch's CUDA, as spconv-cu126"
+    return _check_engine("spconv", _SPCONV, line, line)
 
 
 def check_torchsparse() -> Check:
