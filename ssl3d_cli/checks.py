@@ -26,6 +26,10 @@ TIMEOUT = 120
 """Seconds that a check in a subprocess may take (a cold import of torch from a network disk is slow)."""
 
 
+_NOT_FROM_HERE = "import sys; sys.path[:] = [place for place in sys.path if place]\n"
+"""``python -c`` looks for modules in the working directory first, where a user may have a folder called ``numpy``."""
+
+
 @dataclass(frozen=True)
 class Check:
     """``state``: ok, warn (works, but), fail (a required part does not work), absent (optional and not installed)."""
@@ -49,7 +53,7 @@ def _try(script: str, python: str = sys.executable) -> tuple[dict[str, Any] | No
     Returns the JSON of its last line of output, or None and the reason.
     """
     try:
-        done = subprocess.run([python, "-c", script], capture_output=True, text=True, timeout=TIMEOUT)
+        done = subprocess.run([python, "-c", _NOT_FROM_HERE + script], capture_output=True, text=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         return None, f"no answer within {TIMEOUT} s"
     if done.returncode < 0:

@@ -88,11 +88,15 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[object]], *, title:
     """A table whose columns are names, or (name, ``left|right|center``). Cells: str (markup allowed) or renderables."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, header_style="bold")
-    for column in columns:
+    for place, column in enumerate(columns):
         name, justify = column if isinstance(column, tuple) else (column, _LEFT)
-        drawn.add_column(name, justify=justify, overflow="fold", no_wrap=justify == "right")
+        # where it is narrow, headings and sentences are wrapped, but no figure and no name of a row is broken
+        cells = [Text.from_markup(cell).cell_len for row in rows if isinstance(cell := row[place], str)]
+        whole = max(cells, default=0) if justify == "right" or place == 0 else 0
+        drawn.add_column(name, justify=justify, overflow="fold", min_width=min(whole, 20))
     for row in rows:
         drawn.add_row(*[cell if hasattr(cell, "__rich_console__") else str(cell) for cell in row])
     return drawn

@@ -34,7 +34,7 @@ _OS_ERRORS = {
 def continue_command(argv: Sequence[str]) -> str | None:
     """The command that continues: the same one, without the word that would start over; None where nothing resumes."""
     command = next((word for word in argv if not word.startswith("-")), None)
-    if command not in RESUMABLE:
+    if command not in RESUMABLE or not {"--show", "--check"}.isdisjoint(argv):  # these only look
         return None
     return shlex.join(["ssl3d", *(word for word in argv if word not in ("--overwrite", "--debug"))])
 

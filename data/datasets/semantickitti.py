@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -53,7 +54,9 @@ class SemanticKitti:
         layout = self._survey(root, label_set, allow_partial)
         errors = layout.report.errors
         if errors:
-            raise errors[0].as_error(len(errors) - 1, f"ssl3d prepare {self.name} --root {root} --check")
+            words = ["ssl3d", "prepare", self.name, "--root", str(root), "--check"]
+            words += ["--labels", label_set] if label_set != "labels" else []
+            raise errors[0].as_error(len(errors) - 1, shlex.join(words))
         return layout
 
     def read_scan(self, unit: LayoutUnit, position: int, classes: str = "single") -> RawScan:

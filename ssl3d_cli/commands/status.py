@@ -84,7 +84,10 @@ def draw_stages(stages: Sequence[StageStatus], current: str | None) -> None:
     """A table of stages; a dataset's name stands once, the current one is marked."""
     from rich.markup import escape
 
+    paper = console.out()
+    narrow = paper.width < 80  # the reasons follow the table
     rows = []
+    below: list[str] = []
     seen: set[str] = set()
     for stage in stages:
         color = _COLORS[stage.state]
@@ -105,6 +108,7 @@ def draw_stages(stages: Sequence[StageStatus], current: str | None) -> None:
                 f"{escape(stage.why)}[dim]{more}[/]",
             )
         )
+        below += [f"{escape(stage.dataset)} {stage.name}: {rows[-1][-1]}"] if narrow and stage.why + more else []
     columns: list[console.Column] = [
         "dataset",
         "stage",
@@ -114,6 +118,9 @@ def draw_stages(stages: Sequence[StageStatus], current: str | None) -> None:
         ("work", "right"),
         "why",
     ]
-    console.out().print(console.table(columns, rows))
+    shown = len(columns) - 2 * narrow
+    paper.print(console.table(columns[:shown], [row[:shown] for row in rows]))
+    for line in below:
+        paper.print(line)
     if current in seen:
-        console.out().print("[dim]* the dataset that commands act on[/]")
+        paper.print("[dim]* the dataset that commands act on[/]")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from ssl3d.cli import console
 from ssl3d.cli.live import TrainingView, plain_line, sparkline
@@ -55,6 +57,14 @@ def test_sparkline_fits_and_goes_from_the_lowest_to_the_highest(values: list[flo
     drawn = sparkline([value for value in values if abs(value) < 1e100 or math.isnan(value)], width)
     assert len(drawn) <= width
     assert set(drawn) <= set("▁▂▃▄▅▆▇█")
+
+
+def test_narrow_tables_break_no_name_and_no_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    columns: list[console.Column] = ["class", ("labelled points", "right"), ("of all labels", "right"), "why"]
+    rows = [("other-vehicle", "1,234,567", "0.0332%", "a long sentence about it"), ("car", "7", "12%", "")]
+    Console(width=50, file=sys.stdout).print(console.table(columns, rows))
+    drawn = capsys.readouterr().out
+    assert all(word in drawn for word in ("other-vehicle", "1,234,567", "0.0332%", "sentence"))
 
 
 def test_sparkline_of_a_falling_loss() -> None:

@@ -41,6 +41,12 @@ def test_a_crash_in_a_library_is_reported_not_shared() -> None:
     assert checks._try("print('noise'); print('{\"version\": 1}')") == ({"version": 1}, "")
 
 
+def test_folders_of_the_user_are_not_taken_for_libraries(here: Path) -> None:
+    (here / "numpy").mkdir()
+    (here / "numpy" / "__init__.py").write_text("raise RuntimeError('not this one')")
+    assert checks._try("import numpy; print('{}')") == ({}, "")
+
+
 def _package(folder: Path, name: str, text: str) -> None:
     (folder / f"{name}.py").write_text(text, encoding="utf-8")
 
