@@ -191,6 +191,7 @@ def _result(
         dataset=dataset.name,
         split=subject.split,
         seed=subject.seed,
+        recipe=subject.recipe,
         subset=subset,
         checkpoint=subject.checkpoint,
         step=subject.step(),

@@ -152,7 +152,7 @@ def _comparable(row: Row) -> tuple[object, ...]:
 
 def _same_but_seed(row: Row) -> tuple[object, ...]:
     result = row.result
-    return result.method, result.backbone, _without_seed(result.split), result.checkpoint, result.step
+    return result.method, result.backbone, result.recipe, _without_seed(result.split), result.checkpoint, result.step
 
 
 def _without_seed(split: str) -> str:
@@ -170,13 +170,14 @@ def _by(rows: Iterable[Row], key: Callable[[Row], tuple[object, ...]]) -> list[l
 
 def _group(rows: list[Row]) -> Group:
     first = rows[0].result
-    means = [_mean(same) for same in _by(rows, _same_but_seed) if len(_seeds(same)) > 1]
+    means = [_mean(same) for same in map(_one_per_seed, _by(rows, _same_but_seed)) if len(same) > 1]
     shown = (*_mark_best(rows), *_mark_best(means))
     return Group(first.dataset, first.subset, rows[0].protocol, first.classes, first.colors, shown)
 
 
-def _seeds(rows: list[Row]) -> set[tuple[int, str]]:
-    return {(row.result.seed, row.result.split) for row in rows}
+def _one_per_seed(rows: list[Row]) -> list[Row]:
+    """Without copies of a run: they are no further draw."""
+    return list({(row.result.seed, row.result.split): row for row in reversed(rows)}.values())[::-1]
 
 
 def _mean(rows: list[Row]) -> Row:

@@ -7,6 +7,7 @@ import html
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ def markdown(report: Report) -> str:
         return "| " + " | ".join(cells) + " |"
 
     def escape(text: str) -> str:
-        return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+        return re.sub(r"([\\|*_<`\[])", r"\\\1", text)
 
     parts = []
     for group in report.groups:

@@ -21,6 +21,7 @@ class EvalResult:
         run, method, backbone, dataset: names.
         split: which labels the run was trained with, for people ("1%").
         seed: of the training.
+        recipe: digest of everything else that was chosen; only runs of one recipe are averaged over seeds.
         subset: ``val`` (or ``train``).
         checkpoint: ``last``, or what ``best`` was selected on.
         step: optimizer steps of that checkpoint.
@@ -37,6 +38,7 @@ class EvalResult:
     dataset: str
     split: str
     seed: int
+    recipe: str
     subset: str
     checkpoint: str
     step: int

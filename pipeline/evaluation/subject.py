@@ -26,7 +26,7 @@ class Subject:
     """A trained network.
 
     Attributes:
-        run, method, backbone, split, seed: see ``EvalResult``.
+        run, method, backbone, split, seed, recipe: see ``EvalResult``.
         checkpoint: ``last`` (or what ``best`` was selected on).
         digest: of the checkpoint; another digest makes results stale.
         classes: names of the classes that it was trained for, in order.
@@ -40,6 +40,7 @@ class Subject:
     backbone: str
     split: str
     seed: int
+    recipe: str
     checkpoint: str
     digest: str
     classes: tuple[str, ...]
@@ -73,6 +74,7 @@ def subject_of(run: RunDirectory) -> Subject:
         backbone=config.backbone,
         split=config.split.name if config.split is not None else "all",
         seed=config.seed,
+        recipe=config.recipe,
         checkpoint=run.checkpoint_name,
         digest=digest_file(run.checkpoint_path()),
         classes=config.data.classes,

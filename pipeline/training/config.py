@@ -175,6 +175,12 @@ class RunConfig(Params):
         return digest_value(self.identity())
 
     @property
+    def recipe(self) -> str:
+        """Digest of ``identity`` without seed and split: runs of one recipe differ in what was drawn, and in nothing
+        that was chosen."""
+        return digest_value({key: value for key, value in self.identity().items() if key not in ("seed", "split")})
+
+    @property
     def run_name(self) -> str:
         """``<method>-<backbone>-<split>-s<seed>-<hash6>``; dataset and draw of the split are part of the hash."""
         split = self.split.name.removesuffix("-seed0") if self.split else "all"

@@ -122,15 +122,17 @@ def test_seeds_are_averaged_only_where_nothing_else_differs(make_result: MakeRes
         make_result("a1", (800, 500, 100), seed=1),
         make_result("full", (1000, 1000, 1000), split="100%", seed=2),
         make_result("short", (900, 500, 100), step=10, seed=3),
+        make_result("other batch", (900, 500, 100), recipe="other", seed=4),
+        make_result("a copy of a1", (800, 500, 100), seed=1),
     ]
     rows = Report(results, ["nanmean"]).groups[0].rows
-    assert [row.seeds for row in rows] == [1, 1, 1, 1, 2]
+    assert [row.seeds for row in rows] == [1, 1, 1, 1, 1, 1, 2]
     values = [100 * result.scores("nanmean").miou for result in results[:2]]
     mean = rows[-1].cells[0]
     assert (mean.value, mean.std) == pytest.approx((statistics.fmean(values), statistics.stdev(values)))
     assert mean.text() == f"{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}"
     assert "mean ± std of 2 seeds" in rows[-1].name
-    assert len(json.loads(Report(results, ["nanmean"]).json())["runs"]) == 4
+    assert len(json.loads(Report(results, ["nanmean"]).json())["runs"]) == 6
     again = [results[0], make_result("a0 again", (800, 500, 100), seed=0)]
     assert len(Report(again, ["nanmean"]).groups[0].rows) == 2
 
@@ -169,7 +171,7 @@ def test_short_heads_are_short_and_different() -> None:
 def test_names_are_escaped(make_result: MakeResult) -> None:
     report = Report([make_result("50%_a|b <script>*&")], ["nanmean"])
     assert r"50\%\_a|b <script>*\&" in report.latex()
-    assert r"50%\_a\|b <script>\*&" in report.markdown()
+    assert r"50%\_a\|b \<script>\*&" in report.markdown()
     assert "50%_a|b &lt;script&gt;*&amp;" in report.html()
     assert "<script>" not in report.html()
     assert "50%_a|b" in drawn(Report([make_result("50%_a|b [bold]x")], ["nanmean"]), 100)

@@ -118,6 +118,17 @@ def test_what_changes_no_weight_is_not_in_the_hash() -> None:
     assert len({config.hash, *(other.hash for other in others)}) == 5
 
 
+def test_runs_of_one_recipe_differ_in_seed_and_split_only() -> None:
+    dataset = DatasetRef(name="d", key="k", classes=("a", "b"), protocol="nanmean")
+    first, second = (
+        small(seed=seed).bound(dataset, SplitRef(name=f"s{seed}", hash=f"h{seed}", labelled=1, unlabelled=0))
+        for seed in (0, 1)
+    )
+    assert first.recipe == second.recipe
+    assert first.recipe != small("train.batch=3").bound(dataset, first.split).recipe
+    assert first.recipe == small("train.workers=3").bound(dataset, first.split).recipe
+
+
 def test_difference_names_keys() -> None:
     here = small().bound(DATA, SPLIT)
     there = small("train.lr=0.02").bound(DATA, SPLIT)
