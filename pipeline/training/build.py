@@ -139,11 +139,13 @@ def find_weights(workspace: Workspace, origin: str | Path) -> tuple[Path, InitRe
 
 
 def init_weights(method: Method, path: Path, config: RunConfig) -> None:
-    """Starts ``method``'s predictor from the predictor of the run that owns the checkpoint ``path``."""
-    origin, loaded = RunDirectory(path.parent.parent), checkpoint.load(path)
+    """Starts ``method``'s predictor from the predictor of the run that owns the checkpoint ``path``; a file that was
+    copied out of its run has to be of the same method and backbone."""
+    run, loaded = RunDirectory(path.parent.parent), checkpoint.load(path)
+    origin = run.config if run.exists else config
     with torch.random.fork_rng(devices=[]):
-        other, _ = build_method(origin.config)
-    checkpoint.load_weights(other, loaded, origin.config.num_classes, path)
+        other, _ = build_method(origin)
+    checkpoint.load_weights(other, loaded, origin.num_classes, path)
     weights = {**loaded, "model": other.predictor().state_dict()}
     checkpoint.load_weights(method.predictor(), weights, config.num_classes, path)
 

@@ -124,7 +124,7 @@ def load_weights(module: torch.nn.Module, checkpoint: Mapping[str, Any], num_cla
     """Strictly loads ``checkpoint["model"]``.
 
     Raises:
-        Ssl3dError: another number of classes, or other tensors; the first few are named.
+        Ssl3dError: another number of classes, other tensors, or numbers that are not finite; the first few are named.
     """
     if checkpoint.get("num_classes") != num_classes:
         raise Ssl3dError(
@@ -146,6 +146,13 @@ def load_weights(module: torch.nn.Module, checkpoint: Mapping[str, Any], num_cla
             "the checkpoint does not fit the network of the run",
             where={"file": path, "tensors": "; ".join(problems[:3]) + more},
             hint="check method, backbone and their parameters against config.json of the run that wrote it",
+        )
+    spoiled = [name for name in here if there[name].is_floating_point() and not bool(there[name].isfinite().all())]
+    if spoiled:
+        raise Ssl3dError(
+            "the checkpoint holds weights that are not numbers",
+            where={"file": path, "tensors": ", ".join(spoiled[:3])},
+            hint="its training diverged: train it again with --overwrite and a smaller learning rate",
         )
     module.load_state_dict(there)
 

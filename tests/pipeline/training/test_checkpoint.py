@@ -127,3 +127,6 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(Ssl3dError, match=r"missing bias; unexpected extra; weight is .*4, 3"):
         model = {"weight": torch.zeros(4, 3), "extra": torch.zeros(1)}
         checkpoint.load_weights(module, {**good, "model": model}, 2, path)
+    with pytest.raises(Ssl3dError, match=r"not numbers.*weight"):
+        spoiled = {"weight": torch.full((2, 3), float("nan")), "bias": torch.zeros(2)}
+        checkpoint.load_weights(module, {**good, "model": spoiled}, 2, path)

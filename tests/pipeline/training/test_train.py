@@ -228,6 +228,12 @@ def test_init_from_begins_a_new_run(space: Workspace) -> None:
     assert run.metrics()[0]["losses"]["ce"] == pytest.approx(source.metrics()[-1]["losses"]["ce"], rel=0.5)
     assert run.config.init_from is not None
     assert run.config.init_from.run == source.name
+    copied = space.root / "weights.pt"  # out of its run: method and backbone are taken to be the same
+    shutil.copy(source.checkpoint_path(), copied)
+    alone = train(space, small(*tiny, steps=1), init_from=copied, device="cpu", jobs=1)
+    assert same(weights(run), weights(alone))
+    with pytest.raises(Ssl3dError, match="does not fit"):
+        train(space, small(*tiny, "backbone.width=8"), init_from=copied, device="cpu", jobs=1)
 
 
 def test_a_damaged_checkpoint_falls_back(space: Workspace, heard) -> None:  # type: ignore[no-untyped-def]
