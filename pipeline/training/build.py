@@ -49,7 +49,7 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None) -> T
     """The prepared dataset and its split (default: the current ones).
 
     Raises:
-        UsageError: not prepared, not split, or no labelled scan; says what to type.
+        UsageError: not prepared, not split, or no labelled scan or point; says what to type.
     """
     from ssl3d.pipeline.splits import find_split
 
@@ -59,6 +59,12 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None) -> T
     if not len(visible.labelled):
         raise UsageError(
             "the split has no labelled scan", where={"split": found.name}, hint="type: ssl3d split --ratio 1%"
+        )
+    if not found.budget.labelled_points:
+        raise UsageError(
+            "no point of the labelled scans has a class: there is nothing to learn from",
+            where={"split": found.name, "labelled scans": len(found.labelled)},
+            hint="choose other scans (ssl3d split --ratio 1% --seed 1), or more of them",
         )
     name = re.sub(r"[^A-Za-z0-9._-]+", "", found.name.replace("%", "pct"))
     return TrainingData(

@@ -12,6 +12,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ssl3d.data.errors import Ssl3dError, UsageError
+from ssl3d.pipeline.dataset import PreparedDataset
+from ssl3d.pipeline.stages.prepare import PrepareParams, prepare
+from ssl3d.pipeline.stages.split import SplitParams, split
 from ssl3d.pipeline.training import checkpoint
 from ssl3d.pipeline.training.config import RunConfig, resolve
 from ssl3d.pipeline.training.run import RunDirectory
@@ -292,6 +295,19 @@ def test_what_is_missing_is_said(tmp_path: Path, space: Workspace) -> None:
         train(space, small("train.precision=fp16"), device="cpu")
     with pytest.raises(UsageError, match="nothing to train"):
         train(space, device="cpu")
+
+
+def test_a_split_of_which_no_point_has_a_class_is_refused(tmp_path: Path, space: Workspace) -> None:
+    root = tmp_path / "kitti"
+    shutil.copytree(PreparedDataset(space.dataset()).product.manifest.identity["root"], root)
+    label = root / "sequences" / "00" / "labels" / "000000.label"
+    label.write_bytes(bytes(label.stat().st_size))
+    (tmp_path / "list.txt").write_text("00/000000\n")
+    own = Workspace.open(tmp_path / "own")
+    prepare(own, "semantickitti", root, PrepareParams(), jobs=1)
+    split(own, SplitParams(list_file=tmp_path / "list.txt"))
+    with pytest.raises(UsageError, match="no point of the labelled scans has a class"):
+        train(own, small(), device="cpu", jobs=1)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
