@@ -20,7 +20,7 @@ METHODS = ("supervised",)
 BACKBONE = "minkunet-micro"
 RATIOS = {"tiny": ("50%", "100%"), "small": ("5%", "100%"), "bench": ("5%", "100%")}
 """Preset -> the low and the full ratio. The low one labels at least three scans."""
-STEPS = {"tiny": 40, "small": 900, "bench": 1000}
+STEPS = {"tiny": 40, "small": 700, "bench": 1000}
 """Preset -> steps of each run, when --steps does not say."""
 PICTURES = 2
 SEED = 0
