@@ -203,6 +203,8 @@ def run_stage(handle: DatasetHandle, stage: Stage, *, jobs: int = 1, progress: P
     )
     with writing(handle.workspace.root):
         old = Product.load(folder)
+        if old is None and (folder / "stage.json").exists():
+            progress.say(f"damaged: {folder / 'stage.json'}; everything in this folder is made again")
         _sweep(folder, old, manifest)
         pending, rebuilt = _pending(folder, units, old, progress)
         _check_space(folder, pending)

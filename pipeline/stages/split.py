@@ -286,7 +286,7 @@ def show_split(handle: DatasetHandle, which: str | None = None, against: str | N
     return SplitView(
         split=found,
         sequences=tuple((name, shown[name], hidden[name]) for name in sorted(shown | hidden)),
-        class_points=_sums([item for item in counts if item]),
+        class_points=_sums([item for item in counts if item]) or (0,) * len(found.classes),
         against=other,
         common=len(set(found.labelled) & set(other.labelled)) if other is not None else 0,
     )

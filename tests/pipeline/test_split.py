@@ -238,3 +238,10 @@ def test_labels_changed_in_place_are_never_shown(prepared: Workspace) -> None:
     with pytest.raises(DataError, match="damaged or missing"):
         dataset.truth()
     dataset.source()  # the points are sound
+
+
+def test_a_split_is_shown_while_its_scans_are_prepared_again(prepared: Workspace) -> None:
+    run(prepared, ratio="30%")
+    (PreparedDataset(prepared.dataset()).product.folder / "journal.jsonl").write_bytes(b"")
+    view = show_split(prepared.dataset())
+    assert view.class_points == (0,) * len(view.split.classes)

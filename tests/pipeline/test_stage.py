@@ -255,13 +255,14 @@ def test_new_times_of_sound_files_are_read_once_and_remembered(handle: DatasetHa
     assert numbers(handle).fresh == []
 
 
-def test_a_manifest_that_was_changed_counts_as_absent(handle: DatasetHandle) -> None:
+def test_a_manifest_that_was_changed_is_reported_and_counts_as_absent(handle: DatasetHandle, heard: Any) -> None:
     product = numbers(handle).product
     path = product.folder / "stage.json"
     value = json.loads(path.read_text())
     path.write_text(json.dumps({**value, "needs": []}))
     assert Product.load(product.folder) is None
-    assert len(numbers(handle).fresh) == len(value["plan"])
+    again = run_stage(handle, Numbers(NumbersParams(), SOURCES), progress=heard)
+    assert len(again.fresh) == len(value["plan"]) and "damaged" in heard.text
 
 
 def test_paths_that_are_no_utf8_have_a_digest() -> None:
