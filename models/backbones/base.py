@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ssl3d.data.scan import IGNORE, View
 from ssl3d.models.config import Params as AnyParams
 from ssl3d.models.elements import ElementMap
+from ssl3d.models.prediction import Instances, Votes
 
 SomeInputs = TypeVar("SomeInputs", bound="Inputs")
 
@@ -124,8 +125,21 @@ class Backbone(nn.Module, ABC):
         """A fresh classifier: (M, out_channels) -> (M, num_classes). Kept apart so that a method can freeze it."""
 
     def chunks(self, view: View) -> Iterator[View]:
-        """Cuts a cloud into passes for inference; class scores of points met several times are averaged."""
+        """Cuts a scan into passes for inference; their rows say which points they look at.
+
+        Passes may overlap (``votes`` puts them together) and leave points out (they take the nearest prediction).
+        Being a generator, it keeps the state of one scan (RandLA-Net's possibilities) to itself: the network and other
+        scans are not touched. It has to be a function of the view alone; what it draws is seeded by the scan, so that
+        a scan is predicted the same on its own, after others, and on any machine.
+
+        Args:
+            view: the scan, without the points whose coordinates are not finite; at least one point.
+        """
         yield view
+
+    def votes(self, num_points: int, num_classes: int, device: torch.device | str) -> Votes:
+        """The empty accumulator of the passes over a scan of ``num_points`` rows. Default: mean of probabilities."""
+        return Votes(num_points, num_classes, device)
 
 
 @dataclass(slots=True)
@@ -148,6 +162,12 @@ class Segmenter(nn.Module):
     def forward(self, inputs: Inputs) -> Output:
         levels = self.backbone(inputs)
         return Output(self.head(levels.finest), levels)
+
+    def instances(self, inputs: Inputs, output: Output) -> Instances | None:
+        """The instances that are predicted for one view, from its ``output``; None (default): it predicts none.
+
+        Their ``point`` are points of ``inputs`` (0..P-1), which ``inputs.rows`` leads back to original rows."""
+        return None
 
 
 def collate_points(views: Sequence[View]) -> dict[str, Any]:
