@@ -7,13 +7,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl3d.data.scan import IGNORE
+from ssl3d.models.distributed import global_mean
 
 
 def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """L = sum_V w_y (-log p_y) / sum_V w_y over V, the rows with a label (w = 1 by default: the mean).
 
     Computed in float32 at least. Rows without a label take no part, whatever their logits (also NaN). Without any label
-    the loss is an exact zero attached to the graph, with zero gradients.
+    the loss is an exact zero attached to the graph, with zero gradients. Among several processes the denominator is
+    that of all of them: their losses sum to L of the global batch.
 
     Args:
         logits: (M, C) float.
@@ -27,14 +29,8 @@ def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None =
     if not bool(valid.all()):
         logits, target = logits[valid], target[valid]
     logits = _at_least_float32(logits)
-    if not len(target):
-        return logits.sum()  # of nothing: zero, and the graph is kept
-    log_p = F.log_softmax(logits, 1).gather(1, target[:, None]).squeeze(1)
-    if class_weights is None:
-        return -log_p.mean()
-    weights = class_weights.to(log_p)[target]
-    # all labels of zero weight: 0 / tiny = 0, not NaN
-    return -(weights * log_p).sum() / weights.sum().clamp(min=torch.finfo(log_p.dtype).tiny)
+    loss = -F.log_softmax(logits, 1).gather(1, target[:, None]).squeeze(1)
+    return global_mean(loss, weights=None if class_weights is None else class_weights.to(loss)[target])
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ssl3d.data.scan import IGNORE
+from ssl3d.models.distributed import gather_rows, world_size
 
 
 def lovasz_softmax(probabilities: Tensor, target: Tensor) -> Tensor:
@@ -14,6 +15,8 @@ def lovasz_softmax(probabilities: Tensor, target: Tensor) -> Tensor:
     For class c: errors e_n = |1[y_n = c] - p_nc| in descending order; J_i = 1 - inter_i / union_i with inter_i =
     G - sum_{j<=i} g_j and union_i = G + sum_{j<=i} (1 - g_j); loss_c = sum_i e_(i) (J_i - J_{i-1}). Computed in float32
     at least. Rows without a label take no part; without any label the loss is an exact zero attached to the graph.
+    It is no mean over rows: among several processes each gathers the rows of all, and returns its equal share of the
+    loss of the global batch.
 
     Args:
         probabilities: (M, C) float, e.g. a softmax.
@@ -23,7 +26,7 @@ def lovasz_softmax(probabilities: Tensor, target: Tensor) -> Tensor:
         scalar.
     """
     valid = target != IGNORE
-    p, y = probabilities[valid], target[valid]
+    p, y = gather_rows(probabilities[valid]), gather_rows(target[valid])
     p = p if p.dtype == torch.float64 else p.float()
     if not len(y):
         return p.sum()
@@ -33,7 +36,7 @@ def lovasz_softmax(probabilities: Tensor, target: Tensor) -> Tensor:
     errors, order = torch.sort((member - p.t()[present]).abs(), dim=1, descending=True, stable=True)
     with torch.no_grad():
         gradient = _jaccard_gradient(member.gather(1, order))
-    return (errors * gradient).sum(1).mean()
+    return (errors * gradient).sum(1).mean() / world_size()
 
 
 def _jaccard_gradient(member: Tensor) -> Tensor:

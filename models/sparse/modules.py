@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl3d.models.distributed import world_size
 from ssl3d.models.sparse import functional
 from ssl3d.models.sparse.errors import SparseTensorError
 from ssl3d.models.sparse.kernel_map import Triple, triple
@@ -101,7 +102,7 @@ class BatchNorm(nn.Module):
         self.bn = nn.BatchNorm1d(num_features, eps=eps, momentum=momentum)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        if self.training and len(x) < 2:
+        if self.training and len(x) < 2 and world_size() == 1:  # among several, ``bn`` counts the rows of all
             raise SparseTensorError(
                 "batch norm needs more than one voxel in the batch when it trains",
                 where={"tensor stride": x.tensor_stride},
