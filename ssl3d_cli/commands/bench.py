@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -18,44 +18,66 @@ EPILOG = """\
 [bold]Example[/]
 
   ssl3d bench stages --json stages.json
-  ssl3d bench stages --quick          smaller inputs: a look, not a claim
+  ssl3d bench gains --dry-run         the plan, and how long it takes
 
-The file holds "results", a list of {"name", "rival", "ours", "theirs", "ratio", "unit"} \
+The file of --json holds "results", a list of {"name", "rival", "ours", "theirs", "ratio", "unit"} \
 (a ratio above 1: ours is better), and "machine", with the versions of everything that was measured."""
 
-app = typer.Typer(add_completion=False)
+STAGES_EPILOG = """\
+[bold]Example[/]
+
+  ssl3d bench stages --json stages.json
+  ssl3d bench stages --quick          smaller inputs: a look, not a claim"""
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    epilog=EPILOG,
+    help="Measure ssl3d against other libraries, and methods against the baseline.\n\nThe rival is named, and both are "
+    "measured in the same run on this machine.",
+)
+
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures there.", show_default=False)
+]
 
 
-@app.command(epilog=EPILOG)
-def bench(
-    what: Annotated[
-        Literal["stages"], typer.Argument(metavar="WHAT", help="stages: conversion, reading, the training step.")
-    ],
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures there.", show_default=False)
-    ] = None,
+@app.callback()
+def bench() -> None:
+    pass
+
+
+@app.command(epilog=STAGES_EPILOG)
+def stages(
+    json_file: JsonFile = None,
     quick: Annotated[bool, typer.Option("--quick", help="Smaller inputs.")] = False,
     jobs: options.Jobs = 0,
     debug: options.Debug = False,
 ) -> None:
-    """Measure ssl3d against other libraries.
-
-    The rival and its version are named, and both are measured in the same run on this machine.
-    """
-    from ssl3d.benchmarks import stages
+    """Conversion, reading, the command line, and the share of a training step that computes."""
+    from ssl3d.benchmarks import stages as measured
 
     start = time.monotonic()
-    rows: list[dict[str, Any]] = stages.run(progress=console.ConsoleProgress(), jobs=jobs, quick=quick)
-    machine = describe_machine(f"ssl3d bench {what}{' --quick' if quick else ''} --jobs {jobs}")
-    _draw(rows, machine)
+    rows = measured.run(progress=console.ConsoleProgress(), jobs=jobs, quick=quick)
+    machine = describe_machine(f"ssl3d bench stages{' --quick' if quick else ''} --jobs {jobs}")
+    finish(rows, machine, json_file, start)
+
+
+def finish(rows: list[dict[str, Any]], machine: dict[str, Any], json_file: Path | None, start: float) -> None:
+    """Draws the rows of a benchmark of speed, writes them, and says what was done."""
+    draw(rows, machine)
     facts: dict[str, object] = {"took": console.time_text(time.monotonic() - start)}
     if json_file is not None:
-        from ssl3d.pipeline.files import write_json
-
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(json_file, {"results": rows, "machine": machine})
+        write_figures(json_file, {"results": rows, "machine": machine})
         facts = {"wrote": json_file, **facts}
     console.done(f"measured {len(rows)} things", facts)
+
+
+def write_figures(path: Path, value: Mapping[str, Any]) -> None:
+    from ssl3d.pipeline.files import write_json
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, value)
 
 
 def describe_machine(command: str) -> dict[str, Any]:
@@ -74,7 +96,7 @@ def describe_machine(command: str) -> dict[str, Any]:
     }
 
 
-def _draw(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> None:
+def draw(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> None:
     from rich.markup import escape
 
     cells = [
