@@ -91,7 +91,7 @@ class PreparedDataset:
 
     def source(self) -> ScanSource:
         self.product.trust(("points",))
-        return ScanSource(str(self.product.folder), _Places.of(self.scans))
+        return ScanSource(str(self.product.folder), Places.of(self.scans))
 
     def visible(self, split: SplitResult | str | None = None) -> VisibleSource:
         """The scans with the labels that a split (default: the current one) shows."""
@@ -132,7 +132,7 @@ class PreparedDataset:
         """All labels. For evaluation; never for training."""
         self.product.trust(("labels",))
         has = np.array([scan.labelled for scan in self.scans], np.bool_)
-        return TruthSource(str(self.product.folder), _Places.of(self.scans), has)
+        return TruthSource(str(self.product.folder), Places.of(self.scans), has)
 
 
 def scans_of(product: Product) -> list[ScanRef]:
@@ -159,7 +159,7 @@ def spec_of(product: Product) -> DatasetSpec:
 
 
 @dataclass(frozen=True)
-class _Places:
+class Places:
     """Where scan i lies: ``units[unit[i]]``, row ``position[i]``."""
 
     units: tuple[str, ...]
@@ -167,7 +167,7 @@ class _Places:
     position: npt.NDArray[np.int32]
 
     @classmethod
-    def of(cls, scans: Sequence[ScanRef]) -> _Places:
+    def of(cls, scans: Sequence[ScanRef]) -> Places:
         units = sorted({scan.unit for scan in scans})
         number = {unit: i for i, unit in enumerate(units)}
         unit = np.array([number[scan.unit] for scan in scans], np.int32)
@@ -175,7 +175,7 @@ class _Places:
 
 
 @dataclass
-class _Shards:
+class Shards:
     """Readers of one kind of file, opened when first needed in each process."""
 
     folder: str
@@ -185,19 +185,22 @@ class _Shards:
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "kind": self.kind, "readers": {}}
 
+    def path(self, unit: str) -> Path:
+        return Path(self.folder) / f"{unit}.{self.kind}.h5"
+
     def __getitem__(self, unit: str) -> ShardReader:
         reader = self.readers.get(unit)
         if reader is None:
-            reader = self.readers[unit] = ShardReader(Path(self.folder) / f"{unit}.{self.kind}.h5")
+            reader = self.readers[unit] = ShardReader(self.path(unit))
         return reader
 
 
 class ScanSource:
     """Points and intensity of every scan; all labels IGNORE."""
 
-    def __init__(self, folder: str, places: _Places) -> None:
+    def __init__(self, folder: str, places: Places) -> None:
         self.places = places
-        self._shards = _Shards(folder, "points")
+        self._shards = Shards(folder, "points")
 
     def __len__(self) -> int:
         return len(self.places.unit)
@@ -241,7 +244,7 @@ class VisibleSource:
         self.labelled = labelled
         self.unlabelled = unlabelled
         self._row = row
-        self._shards = _Shards(folder, "visible")
+        self._shards = Shards(folder, "visible")
 
     def __len__(self) -> int:
         return len(self.scans)
@@ -279,10 +282,10 @@ def _outdated(reader: ShardReader) -> DataError:
 class TruthSource:
     """All labels of the dataset, for evaluation only."""
 
-    def __init__(self, folder: str, places: _Places, has: npt.NDArray[np.bool_]) -> None:
+    def __init__(self, folder: str, places: Places, has: npt.NDArray[np.bool_]) -> None:
         self.places = places
         self.has = has
-        self._shards = _Shards(folder, "labels")
+        self._shards = Shards(folder, "labels")
 
     def label(self, index: int) -> npt.NDArray[np.uint8]:
         """(n,) uint8 train ids, 255 = ignored. DataError for a scan without labels."""
