@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl3d.data.errors import DataError, UsageError
+from ssl3d.data.official import ListFamily, list_families
 from ssl3d.data.scan import IGNORE
 from ssl3d.data.text import nearest
 
@@ -64,7 +65,9 @@ class DatasetSpec:
         splits: ``train``, ``val``, ``test`` -> sequences.
         scans_per_sequence: how many scans the complete dataset holds.
         tail: names of classes with a content below ``tail_below`` (the others are head classes).
-        official: name of a published list -> ratio in percent ("1", "10") -> file in the package.
+        official: name -> published lists of labelled scans by ratio in percent ("1", "10"); see ``data.official``.
+        regimes: word after ``ssl3d split --regime`` -> ``scan`` (each scan by itself) or ``group`` (the sequence, scene
+            or area that a scan belongs to).
     """
 
     name: str
@@ -81,7 +84,8 @@ class DatasetSpec:
     scans_per_sequence: Mapping[str, int]
     sensor: SensorSpec
     tail: tuple[str, ...]
-    official: Mapping[str, Mapping[str, str]]
+    official: Mapping[str, ListFamily]
+    regimes: Mapping[str, str]
     ignore: int = IGNORE
 
     @property
@@ -134,12 +138,11 @@ class DatasetSpec:
             near = nearest(name, self.official)
             hint = f"did you mean {near}?" if near else f"published lists: {', '.join(self.official) or 'none'}"
             raise UsageError(f"{self.title} has no published list named {name!r}", hint=hint)
-        ratios = self.official[name]
-        if percent not in ratios:
-            choices = ", ".join(f"{ratio}%" for ratio in ratios)
+        family = self.official[name]
+        if percent not in family.lists:
+            choices = ", ".join(f"{ratio}%" for ratio in family.lists)
             raise UsageError(f"{name} published no list of {percent}% for {self.title}", hint=f"there are {choices}")
-        text = resources.files("ssl3d.data.datasets").joinpath(ratios[percent]).read_text(encoding="utf-8")
-        return tuple(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#"))
+        return family.ids(percent)
 
 
 @lru_cache(maxsize=16)
@@ -201,5 +204,6 @@ def _build(table: Mapping[str, Any], variant: str, chosen: Mapping[str, Any]) ->
         scans_per_sequence={sequence: int(count) for sequence, count in table["scans_per_sequence"].items()},
         sensor=SensorSpec(**sensor),
         tail=tuple(name for name, share in zip(names, content, strict=True) if share < float(table["tail_below"])),
-        official=table.get("official", {}),
+        official={family.name: family for family in list_families(table["name"]) if family.kind == "labels"},
+        regimes=table.get("regimes", {"scan": "scan"}),
     )

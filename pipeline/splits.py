@@ -20,11 +20,13 @@ class Budget:
     """What was annotated, counted on raw points of the scans of the train subset.
 
     Attributes:
-        labelled_scans, train_scans: scans that show labels, and all scans of the train subset.
-        clicks: single annotations; with whole scans, every visible point is one.
+        labelled_scans, train_scans: scans that show labels, and all scans of the train subset; those that are held out
+            count nowhere.
+        clicks: single annotations. A click on a voxel labels all its points; otherwise every visible point is one.
         labelled_points: points with a visible class.
-        train_points: all points of the train subset.
+        train_points: all points of the train scans, with and without a class.
         per_class: (C,) visible points of each class.
+        partial_scans: labelled scans that hide some of their annotated points.
     """
 
     labelled_scans: int
@@ -33,6 +35,7 @@ class Budget:
     labelled_points: int
     train_points: int
     per_class: tuple[int, ...]
+    partial_scans: int = 0
 
     @property
     def share(self) -> float:
@@ -42,16 +45,20 @@ class Budget:
 
 @dataclass(frozen=True)
 class SplitResult:
-    """A split.
+    """A split. Fields with a default came later: descriptions written before are read as they were meant.
 
     Attributes:
-        name: e.g. ``scan-1%-seed0`` or ``lasermix-1%``.
+        name: e.g. ``scan-1%-seed0``, ``points-0.1%-raw-seed0`` or ``lasermix-1%``.
         key: key of the product.
         folder: where its ``<unit>.visible.h5`` lie.
         dataset, prepare: the dataset, and the key of the prepared product that it belongs to.
+        params: ``SplitParams`` as JSON; what is not set is left out.
         labelled, unlabelled: sorted scan ids ``SS/FFFFFF``, disjoint.
         transductive: the unlabelled scans include those of the val subset (never their labels).
         hash: over the ids and the visible label bytes; two splits are the same exactly when it is equal.
+        holdout: sorted ids of the train scans that are neither labelled nor unlabelled: kept for choosing parameters.
+        partial: some labelled scans hide some of their points on purpose (regimes ``points`` and ``1pt``), so their
+            points without a label are unlabelled, not ignored.
     """
 
     name: str
@@ -66,6 +73,8 @@ class SplitResult:
     hash: str
     classes: tuple[str, ...]
     budget: Budget
+    holdout: tuple[str, ...] = ()
+    partial: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """What ``split.json`` holds (without the place where it lies)."""
@@ -82,6 +91,7 @@ class SplitResult:
                 raise ValueError("missing or changed")
             budget = Budget(**{**value["budget"], "per_class": tuple(value["budget"]["per_class"])})
             texts = {name: tuple(value[name]) for name in ("labelled", "unlabelled", "classes")}
+            texts["holdout"] = tuple(value.get("holdout", ()))
             return cls(**{**value, **texts, "budget": budget, "folder": folder})
         except (TypeError, KeyError, ValueError) as error:
             raise DataError(
@@ -91,10 +101,19 @@ class SplitResult:
             ) from error
 
 
-def split_hash(product: Product, labelled: Sequence[str], unlabelled: Sequence[str], classes: Sequence[str]) -> str:
+def split_hash(
+    product: Product,
+    labelled: Sequence[str],
+    unlabelled: Sequence[str],
+    classes: Sequence[str],
+    holdout: Sequence[str] = (),
+) -> str:
     """The hash of a split: over the ids, and the digests of the visible labels that its units have noted."""
     digests = [digest for unit in sorted(product.done) for digest in product.done[unit].info["digests"]]
-    return digest_value({"labelled": labelled, "labels": digests, "unlabelled": unlabelled, "classes": classes})
+    parts = {"labelled": labelled, "labels": digests, "unlabelled": unlabelled, "classes": classes}
+    if holdout:  # left out otherwise, so that runs on splits made before there was one still know theirs
+        parts["holdout"] = holdout
+    return digest_value(parts)
 
 
 def find_split(handle: DatasetHandle, which: str | None = None) -> SplitResult:
@@ -129,7 +148,7 @@ def _checked(product: Product, prepared: Product | None) -> SplitResult:
     if not product.complete:
         raise DataError("the split was interrupted and is not complete", where={"folder": product.folder}, hint=hint)
     split = SplitResult.load(product.folder)
-    if split.hash != split_hash(product, split.labelled, split.unlabelled, split.classes):
+    if split.hash != split_hash(product, split.labelled, split.unlabelled, split.classes, split.holdout):
         raise DataError(
             "the description of a split is damaged: it does not fit its labels",
             where={"file": product.folder / SPLIT_FILE},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from ssl3d.data.errors import DataError, UsageError
+from ssl3d.data.text import nearest
 
 if TYPE_CHECKING:
     from ssl3d.data.spec import DatasetSpec
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _OFFICIAL = re.compile(r"(?P<name>[a-z][a-z0-9]*?)[\s:_-]*(?P<percent>\d+(\.\d+)?)\s*(%|pct|percent)?", re.IGNORECASE)
 _SMALLEST = Decimal("0.0000001")
-_SCAN_ID = re.compile(r"\d\d/\d{6}")
 
 
 def parse_ratio(value: object) -> str:
@@ -62,23 +62,28 @@ def choose_random(pool: Sequence[str], ratio: str, seed: int) -> list[str]:
 
 def parse_official(text: str, spec: DatasetSpec) -> tuple[str, str]:
     """``lasermix-1%``, ``lasermix:1``, ``LaserMix_1pct`` ... -> (``lasermix``, ``1``). UsageError for anything else."""
+    known = [f"{name}-{percent}%" for name, family in spec.official.items() for percent in family.lists]
     found = _OFFICIAL.fullmatch(text.strip())
-    if found is None:
-        known = [f"{name}-{percent}%" for name, lists in spec.official.items() for percent in lists]
-        raise UsageError(f"there is no published list '{text}'", hint=f"there are: {', '.join(known) or 'none'}")
-    percent = f"{Decimal(found['percent']).normalize():f}"
-    name = found["name"].lower()
-    spec.official_list(name, percent)
+    name, percent = (found["name"].lower(), f"{Decimal(found['percent']).normalize():f}") if found else (text, "")
+    if f"{name}-{percent}%" not in known:
+        near = nearest(f"{name}-{percent}%", known)
+        hint = (f"did you mean {near}? " if near else "") + f"there are: {', '.join(known) or 'none'}"
+        raise UsageError(f"there is no published list '{text}' for {spec.title}", hint=hint)
     return name, percent
 
 
 def choose_official(
-    name: str, percent: str, spec: DatasetSpec, scans: Sequence[ScanRef], allow_missing: bool
+    name: str,
+    percent: str,
+    spec: DatasetSpec,
+    scans: Sequence[ScanRef],
+    allow_missing: bool,
+    holdout: Collection[str] = (),
 ) -> list[str]:
-    """The scans of a published list; those that are not prepared are an error unless ``allow_missing``."""
+    """The scans of a published list that are not held out; not being prepared is an error unless ``allow_missing``."""
     wanted = spec.official_list(name, percent)
-    there = {scan.scan_id for scan in scans if scan.subset == "train" and scan.annotated}
-    missing = [scan_id for scan_id in wanted if scan_id not in there]
+    by_id = {scan.scan_id: scan for scan in scans if scan.subset == "train" and scan.annotated}
+    missing = [scan_id for scan_id in wanted if scan_id not in by_id]
     if len(missing) == len(wanted) or (missing and not allow_missing):
         raise UsageError(
             f"{len(missing)} of the {len(wanted)} scans of {name}-{percent}% are not prepared with labels",
@@ -87,11 +92,24 @@ def choose_official(
             + ("--allow-missing takes those that are there, or use" if len(missing) < len(wanted) else "use")
             + f" a random split: ssl3d split --ratio {percent}%",
         )
-    return [scan_id for scan_id in wanted if scan_id in there]
+    kept = [scan_id for scan_id in wanted if scan_id in by_id and by_id[scan_id].sequence not in holdout]
+    if not kept:
+        raise UsageError(
+            f"every scan of {name}-{percent}% that is prepared is held out", hint="hold out other groups, or fewer"
+        )
+    return kept
 
 
-def choose_listed(file: Path, scans: Sequence[ScanRef]) -> list[str]:
-    """The scans of a text file: one ``SS/FFFFFF`` a line; ``#`` begins a comment. DataError names the line."""
+def choose_listed(file: Path, scans: Sequence[ScanRef], holdout: Collection[str] = ()) -> list[str]:
+    """The scans of a text file: a scan (``SS/FFFFFF``) or a whole group (``SS``) a line; ``#`` begins a comment.
+
+    Args:
+        holdout: groups that are held out; naming one, or a scan of it, is an error.
+
+    Raises:
+        UsageError: the file cannot be read.
+        DataError: a line is wrong (named), or there is none.
+    """
     try:
         lines = file.expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -100,32 +118,81 @@ def choose_listed(file: Path, scans: Sequence[ScanRef]) -> list[str]:
             where={"file": file, "reason": getattr(error, "strerror", None) or "not a text file in UTF-8"},
             hint="after --list: a text file with one scan a line, as 00/000123",
         ) from error
-    by_id = {scan.scan_id: scan for scan in scans}
+    by_name: dict[str, list[ScanRef]] = {}
+    for scan in scans:
+        by_name[scan.scan_id] = [scan]
+        if scan.sequence != scan.scan_id:
+            by_name.setdefault(scan.sequence, []).append(scan)
+    example = scans[0].scan_id if scans else "00/000123"
+    group = f"or a whole group: {scans[0].sequence}" if scans else ""
     chosen: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
-        scan_id = line.split("#", 1)[0].strip()
-        if not scan_id:
+        name = line.split("#", 1)[0].strip()
+        if not name:
             continue
-        if problem := _listed_problem(scan_id, by_id, chosen):
+        if problem := _listed_problem(name, by_name, chosen, holdout):
             raise DataError(
                 f"line {number}: {problem}",
-                where={"file": file, "line": number, "scan": scan_id},
-                hint="one scan of the train subset a line, as SEQUENCE/FRAME: 00/000123",
+                where={"file": file, "line": number, "scan": name},
+                hint=f"one scan of the train subset a line: {example}; {group}",
             )
-        chosen[scan_id] = number
+        chosen |= {scan.scan_id: number for scan in by_name[name] if scan.annotated}
     if not chosen:
-        raise DataError("the list of scans is empty", where={"file": file}, hint="one scan a line: 00/000123")
+        raise DataError("the list of scans is empty", where={"file": file}, hint=f"one scan a line: {example}")
     return list(chosen)
 
 
-def _listed_problem(scan_id: str, by_id: dict[str, ScanRef], chosen: dict[str, int]) -> str:
-    if not _SCAN_ID.fullmatch(scan_id):
-        return f"'{scan_id}' is not a scan id"
-    if scan_id in chosen:
-        return f"{scan_id} is already in line {chosen[scan_id]}"
-    scan = by_id.get(scan_id)
-    if scan is None:
-        return f"{scan_id} is not among the prepared scans"
-    if scan.subset != "train":
-        return f"{scan_id} belongs to the {scan.subset} subset, whose labels are not for training"
-    return "" if scan.annotated else f"{scan_id} has no labels"
+def _listed_problem(
+    name: str, by_name: Mapping[str, Sequence[ScanRef]], chosen: Mapping[str, int], holdout: Collection[str]
+) -> str:
+    members = by_name.get(name)
+    if members is None:
+        known = {_shape(other) for other in by_name}
+        return f"{name} is not among the prepared scans" if _shape(name) in known else f"'{name}' is not a scan id"
+    twice = next((scan.scan_id for scan in members if scan.scan_id in chosen), None)
+    if twice is not None:
+        return f"{twice} is already in line {chosen[twice]}"
+    first = members[0]
+    if first.subset != "train":
+        return f"{name} belongs to the {first.subset} subset, whose labels are not for training"
+    if first.sequence in holdout:
+        return f"{name} is held out (--holdout {first.sequence})"
+    return "" if any(scan.annotated for scan in members) else f"{name} has no labels"
+
+
+def _shape(name: str) -> str:
+    """``08/000123`` -> ``00/000000``: ids of one dataset look alike, whatever their numbers."""
+    return re.sub(r"\d", "0", name)
+
+
+def choose_groups(pool: Sequence[ScanRef], ratio: str, seed: int) -> list[str]:
+    """All scans of floor(ratio x n), at least 1, of the n groups that the scans of ``pool`` belong to; they nest."""
+    groups = set(choose_random(sorted({scan.sequence for scan in pool}), ratio, seed))
+    return [scan.scan_id for scan in pool if scan.sequence in groups]
+
+
+def without_holdout(train: Sequence[ScanRef], holdout: Sequence[str], others: Sequence[ScanRef]) -> list[ScanRef]:
+    """The train scans outside of the groups ``holdout``.
+
+    Args:
+        others: scans of other subsets, to say what a wrong name is.
+
+    Raises:
+        UsageError: a group is unknown or of another subset, or nothing remains.
+    """
+    groups = sorted({scan.sequence for scan in train})
+    for name in holdout:
+        if name not in groups:
+            subset = next((scan.subset for scan in others if scan.sequence == name), None)
+            raise UsageError(
+                f"'{name}' cannot be held out: "
+                + (f"it belongs to the {subset} subset" if subset else "no prepared train scan belongs to it"),
+                hint=f"groups of the train subset: {', '.join(groups)}",
+            )
+    kept = [scan for scan in train if scan.sequence not in holdout]
+    if not kept:
+        raise UsageError(
+            f"--holdout {','.join(holdout)} takes every scan of the train subset",
+            hint=f"leave at least one of these in: {', '.join(groups)}",
+        )
+    return kept

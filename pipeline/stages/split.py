@@ -1,89 +1,62 @@
-"""``split``: which scans show their labels to training. Copies exactly those labels into ``<unit>.visible.h5``.
+"""``split``: which labels are shown to training. Copies exactly those into ``<unit>.visible.h5``.
 
 Training opens points and these files and never the full labels, so a method cannot see what it should not.
 """
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import xxhash
-from pydantic import Field, field_validator, model_validator
 
-from ssl3d.data.errors import UsageError
-from ssl3d.models.config import Params
+from ssl3d.data.errors import DataError, UsageError
 from ssl3d.pipeline.files import digest_value, read_json, write_json
 from ssl3d.pipeline.product import Product, is_sound
 from ssl3d.pipeline.progress import Progress, Silent
-from ssl3d.pipeline.splits import SPLIT_FILE, Budget, SplitResult, find_split, split_hash
+from ssl3d.pipeline.splits import SPLIT_FILE, Budget, SplitResult, split_hash
 from ssl3d.pipeline.stage import Stage, Unit, UnitInputs, Upstream, run_stage
 from ssl3d.pipeline.stages.choose import (
+    choose_groups,
     choose_listed,
     choose_official,
     choose_random,
     parse_official,
-    parse_ratio,
     percent_text,
+    without_holdout,
 )
-from ssl3d.pipeline.workspace import DatasetHandle, Workspace
+from ssl3d.pipeline.stages.split_params import POINT_REGIMES, SplitParams
+from ssl3d.pipeline.stages.split_view import SplitView, show_split, sum_counts
+from ssl3d.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
+    from ssl3d.data.store import ShardReader
     from ssl3d.pipeline.dataset import PreparedDataset, ScanRef
+    from ssl3d.pipeline.stages.points import Drawn
 
 __all__ = ["SplitParams", "SplitResult", "SplitStage", "SplitView", "show_split", "split"]
 
 
-class SplitParams(Params):
-    """Parameters of ``split``: exactly one of ``ratio``, ``official`` and ``list_file``."""
-
-    regime: Literal["scan"] = Field("scan", description="what is labelled: whole scans")
-    ratio: str | None = Field(None, description="share of the train scans: 1% or 0.01")
-    official: str | None = Field(None, description="a published list, e.g. lasermix-1%")
-    list_file: Path | None = Field(None, description="a text file with one SS/FFFFFF a line")
-    seed: int = Field(0, ge=0, description="of the order that the ratio cuts")
-    transductive: bool = Field(False, description="scans of the val subset (never their labels) count as unlabelled")
-    allow_missing: bool = Field(False, description="take those scans of a published list that are prepared")
-
-    @field_validator("regime", mode="before")
-    @classmethod
-    def _known_regime(cls, value: object) -> object:
-        if value != "scan":
-            raise UsageError(f"there is no regime '{value}'", hint="for SemanticKITTI: --regime scan (whole scans)")
-        return value
-
-    @field_validator("ratio", mode="before")
-    @classmethod
-    def _exact_ratio(cls, value: object) -> object:
-        return None if value is None else parse_ratio(value)
-
-    @model_validator(mode="after")
-    def _one_choice(self) -> SplitParams:
-        given = [name for name in ("ratio", "official", "list_file") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise UsageError(
-                f"{' and '.join(given)} exclude each other" if given else "which scans show their labels?",
-                hint="one of: --ratio 1%, --official lasermix-1%, --list FILE",
-            )
-        return self
-
-
 @dataclass(frozen=True)
 class _Choice:
+    """Which scans may show labels, before a point is drawn (a scan without any annotated point then shows none)."""
+
     name: str
     labelled: tuple[ScanRef, ...]
     unlabelled: tuple[ScanRef, ...]
+    holdout: tuple[ScanRef, ...]
+    train: tuple[ScanRef, ...]  # without those that are held out
 
 
 class SplitStage(Stage):
     """One unit: the labelled scans of one prepared shard. ``<unit>.visible.h5`` holds
 
     - ``scan_index`` (L,) int32: which scans of the prepared shard these are, rising,
-    - ``offsets`` (L + 1,) int64 and ``label`` (M,) uint8: their labels. Scans not listed show none.
+    - ``offsets`` (L + 1,) int64 and ``label`` (M,) uint8: their visible labels. Scans not listed show none.
     """
 
     name = "split"
@@ -102,59 +75,67 @@ class SplitStage(Stage):
         super().__init__(params)
         self.dataset = dataset
         self.kind = dataset.product.manifest.params["label_set"]
-        self.reads = {"prepare": (self.kind,)}
+        self.reads = {"prepare": (self.kind, "points") if params.in_voxels else (self.kind,)}
         self.choice = choose(params, dataset)
 
     def units(self, upstream: Upstream) -> Sequence[Unit]:
-        positions: dict[str, list[int]] = {}
+        scans: dict[str, list[tuple[int, str]]] = {}
         points: Counter[str] = Counter()
         for scan in self.choice.labelled:
-            positions.setdefault(scan.unit, []).append(scan.position)
+            scans.setdefault(scan.unit, []).append((scan.position, scan.scan_id))
             points[scan.unit] += scan.num_points
         classes = self.dataset.spec.num_classes
         return [
             Unit(id=unit, work=(self.kind, tuple(rows), classes), size=points[unit] + (16 << 10), weight=len(rows))
-            for unit, rows in sorted(positions.items())
+            for unit, rows in sorted(scans.items())
         ]
 
     def identity(self, upstream: Upstream) -> Mapping[str, Any]:
         ids = [[scan.scan_id for scan in scans] for scans in (self.choice.labelled, self.choice.unlabelled)]
-        return {"scans": digest_value(ids)}
+        held = {"holdout": digest_value([scan.scan_id for scan in self.choice.holdout])} if self.choice.holdout else {}
+        return {"scans": digest_value(ids), **held}
 
     def about(self) -> Mapping[str, Any]:
-        words = ["ssl3d", "split"]
-        if self.params.ratio is not None:
-            words += ["--ratio", percent_text(self.params.ratio), "--seed", str(self.params.seed)]
-        elif self.params.official is not None:
-            words += ["--official", self.params.official]
-        else:
-            words += ["--list", str(self.params.list_file)]
-        words += ["--transductive"] if self.params.transductive else []
-        words += ["--allow-missing"] if self.params.allow_missing else []
-        words += ["--dataset", self.dataset.name] if self.dataset.name != self.dataset.spec.name else []
-        return {"command": shlex.join(words)}
+        named = self.dataset.name != self.dataset.spec.name
+        return {"command": self.params.command(self.dataset.name if named else None)}
 
     @staticmethod
     def run(unit: Unit, params: SplitParams, inputs: UnitInputs, out: Path) -> Mapping[str, Any]:
         import numpy as np
 
+        from ssl3d.data.scan import IGNORE
         from ssl3d.data.store import write_shard
 
-        kind, positions, classes = unit.work
+        kind, scans, classes = unit.work
         shard = inputs.shard("prepare", kind)
-        labels = [shard.read("label", position) for position in positions]
+        points = inputs.shard("prepare", "points") if params.in_voxels else None
+        labels, positions, clicks, partial = [np.zeros(0, np.uint8)], [], 0, 0
+        for position, scan_id in scans:
+            label = shard.read("label", position)
+            if params.regime in POINT_REGIMES:
+                drawn = _draw(params, label, scan_id, position, points)
+                if not drawn.clicks:
+                    continue
+                partial += bool(((drawn.label == IGNORE) & (label != IGNORE)).any())
+                clicks += drawn.clicks
+                label = drawn.label
+            labels.append(label)
+            positions.append(position)
         shown = np.concatenate(labels)
         arrays: dict[str, Any] = {
-            "offsets": np.cumsum([0, *(len(label) for label in labels)], dtype=np.int64),
+            "offsets": np.cumsum([len(label) for label in labels], dtype=np.int64),
             "scan_index": np.array(positions, np.int32),
             "label": shown,
         }
         write_shard(out / f"{unit.id}.visible.h5", arrays, {"label_set": kind}, per_scan=("scan_index",), sync=False)
         counts = np.bincount(shown, minlength=classes)[:classes]
-        return {
-            "digests": [xxhash.xxh3_64_hexdigest(label.tobytes()) for label in labels],
+        info = {
+            "digests": [xxhash.xxh3_64_hexdigest(label.tobytes()) for label in labels[1:]],
             "class_counts": counts.tolist(),
         }
+        if params.regime not in POINT_REGIMES:
+            return info
+        return {**info, "positions": positions, "clicks": clicks, "partial": partial}
 
     def finish(self, product: Product) -> None:
         value = self._result(product).to_json()
@@ -165,19 +146,23 @@ class SplitStage(Stage):
         return is_sound(there) and digest_value(there) == digest_value(self._result(product).to_json())
 
     def _result(self, product: Product) -> SplitResult:
-        labelled = tuple(scan.scan_id for scan in self.choice.labelled)
-        unlabelled = tuple(scan.scan_id for scan in self.choice.unlabelled)
-        infos = [product.done[unit].info for unit in sorted(product.done)]
-        per_class = _sums([info["class_counts"] for info in infos])
-        classes = self.dataset.spec.classes
-        train = self.dataset.subset("train")
+        done = {unit: product.done[unit].info for unit in sorted(product.done)}
+        shown = [scan for scan in self.choice.labelled if scan.position in _shown_of(done.get(scan.unit), scan)]
+        labelled = tuple(scan.scan_id for scan in shown)
+        others = {*self.choice.unlabelled, *self.choice.labelled} - set(shown)
+        unlabelled = tuple(scan.scan_id for scan in sorted(others, key=lambda scan: scan.index))
+        holdout = tuple(scan.scan_id for scan in self.choice.holdout)
+        per_class = sum_counts([info["class_counts"] for info in done.values()])
+        classes, train = self.dataset.spec.classes, self.choice.train
+        partial = sum(info.get("partial", 0) for info in done.values())
         budget = Budget(
             labelled_scans=len(labelled),
             train_scans=len(train),
-            clicks=sum(per_class),
+            clicks=sum(info.get("clicks", sum(info["class_counts"])) for info in done.values()),
             labelled_points=sum(per_class),
             train_points=sum(scan.num_points for scan in train),
             per_class=per_class,
+            partial_scans=partial,
         )
         return SplitResult(
             name=self.choice.name,
@@ -189,43 +174,92 @@ class SplitStage(Stage):
             labelled=labelled,
             unlabelled=unlabelled,
             transductive=self.params.transductive,
-            hash=split_hash(product, labelled, unlabelled, classes),
+            hash=split_hash(product, labelled, unlabelled, classes, holdout),
             classes=classes,
             budget=budget,
+            holdout=holdout,
+            partial=partial > 0,
         )
 
 
+def _shown_of(info: Mapping[str, Any] | None, scan: ScanRef) -> Sequence[int]:
+    """Positions of the scans of a unit that show labels: all that were chosen, unless points were drawn."""
+    return () if info is None else info.get("positions", (scan.position,))
+
+
+def _draw(params: SplitParams, label: Any, scan_id: str, position: int, points: ShardReader | None) -> Drawn:
+    from ssl3d.pipeline.stages.points import draw_per_class, draw_points, scan_keys
+
+    keys = scan_keys(params.seed, scan_id, len(label))
+    if params.protocol is None:
+        wanted = params.per_class or 1
+        return draw_per_class(label, lambda count: wanted, keys)
+    assert params.ratio is not None
+    try:
+        where = points.read("points", position) if points is not None else None
+        return draw_points(params.protocol, label, Fraction(params.ratio), keys, where)
+    except DataError as error:
+        error.where.setdefault("scan", scan_id)
+        raise
+
+
 def choose(params: SplitParams, dataset: PreparedDataset) -> _Choice:
-    """The labelled and unlabelled scans, each in order of scan id. Disjoint, and complete for the train subset."""
-    train = dataset.subset("train")
-    pool = [scan.scan_id for scan in train if scan.annotated]
+    """The labelled and unlabelled scans, each in order of scan id. Disjoint; with the holdout, the whole subset."""
+    everything = dataset.subset("train")
+    train = without_holdout(everything, params.holdout, dataset.scans)
+    pool = [scan for scan in train if scan.annotated]
     if not pool:
         raise UsageError(
             "no scan of the train subset has labels, so there is nothing to split",
             where={"dataset": dataset.name},
             hint="unpack the label archive into the dataset folder and run your `ssl3d prepare` command again",
         )
-    if params.ratio is not None:
-        ids = choose_random(pool, params.ratio, params.seed)
-        name = f"{params.regime}-{percent_text(params.ratio)}-seed{params.seed}"
-    elif params.official is not None:
-        listed, percent = parse_official(params.official, dataset.spec)
-        ids = choose_official(listed, percent, dataset.spec, train, params.allow_missing)
-        whole = len(ids) == len(dataset.spec.official_list(listed, percent))
-        name = f"{listed}-{percent}%" + ("" if whole else f"-{len(ids)}scans")
-    else:
-        assert params.list_file is not None
-        ids = choose_listed(params.list_file, dataset.scans)
-        name = f"list-{params.list_file.stem}"
+    ids, name = _chosen(params, dataset, pool, everything)
     chosen = set(ids)
     labelled = tuple(scan for scan in train if scan.scan_id in chosen)
     unlabelled = tuple(scan for scan in train if scan.scan_id not in chosen)
     assert len(labelled) == len(ids) and len(labelled) + len(unlabelled) == len(train)
+    if params.holdout:
+        name += f"-holdout-{'-'.join(params.holdout)}"
     if params.transductive:
         val = dataset.subset("val")
         unlabelled = tuple(sorted((*unlabelled, *val), key=lambda scan: scan.index))
         name += "-transductive"
-    return _Choice(name, labelled, unlabelled)
+    held = tuple(scan for scan in everything if scan.sequence in params.holdout)
+    return _Choice(name, labelled, unlabelled, held, tuple(train))
+
+
+def _chosen(
+    params: SplitParams, dataset: PreparedDataset, pool: Sequence[ScanRef], train: Sequence[ScanRef]
+) -> tuple[list[str], str]:
+    """Ids of the scans that show labels, and the name of the split."""
+    ids = [scan.scan_id for scan in pool]
+    seed = f"seed{params.seed}"
+    if params.regime == "1pt":
+        return ids, f"{params.per_class}pt-{seed}"
+    kinds = {**dataset.spec.regimes, **dict.fromkeys(POINT_REGIMES, "points")}
+    if params.regime not in kinds:
+        raise UsageError(
+            f"{dataset.spec.title} has no regime '{params.regime}'",
+            where={"dataset": dataset.name},
+            hint=f"after --regime: {', '.join(kinds)}",
+        )
+    if params.ratio is not None:
+        percent, kind = percent_text(params.ratio), kinds[params.regime]
+        if kind == "points":
+            return ids, f"points-{percent}-{params.protocol}-{seed}"
+        groups = kind == "group"
+        drawn = (
+            choose_groups(pool, params.ratio, params.seed) if groups else choose_random(ids, params.ratio, params.seed)
+        )
+        return drawn, f"{params.regime}-{percent}-{seed}"
+    if params.official is not None:
+        listed, percent = parse_official(params.official, dataset.spec)
+        ids = choose_official(listed, percent, dataset.spec, train, params.allow_missing, params.holdout)
+        complete = len(ids) == len(dataset.spec.official_list(listed, percent))
+        return ids, f"{listed}-{percent}%" + ("" if complete else f"-{len(ids)}scans")
+    assert params.list_file is not None
+    return choose_listed(params.list_file, dataset.scans, params.holdout), f"list-{params.list_file.stem}"
 
 
 def split(
@@ -251,42 +285,3 @@ def split(
     with workspace.lock(f"data-{handle.name}", progress):
         run = run_stage(handle, SplitStage(params, PreparedDataset(handle)), jobs=jobs, progress=progress)
     return SplitResult.load(run.product.folder)
-
-
-def _sums(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    return tuple(sum(column) for column in zip(*rows, strict=True))
-
-
-@dataclass(frozen=True)
-class SplitView:
-    """A split, with what there is to compare it with.
-
-    Attributes:
-        sequences: (sequence, labelled scans, unlabelled scans), of the train subset and (transductive) of val.
-        class_points: (C,) points of each class in all annotated train scans, for the share that is visible.
-        against, common: another split, and how many labelled scans both have.
-    """
-
-    split: SplitResult
-    sequences: tuple[tuple[str, int, int], ...]
-    class_points: tuple[int, ...]
-    against: SplitResult | None = None
-    common: int = 0
-
-
-def show_split(handle: DatasetHandle, which: str | None = None, against: str | None = None) -> SplitView:
-    """The current split of a dataset or the one called ``which``, compared with the one called ``against``."""
-    found = find_split(handle, which)
-    product = handle.product("prepare", found.prepare)
-    assert product is not None  # find_split has seen it
-    shown, hidden = (Counter(scan_id[:2] for scan_id in ids) for ids in (found.labelled, found.unlabelled))
-    field = "scribble_counts" if product.manifest.params["label_set"] == "scribbles" else "class_counts"
-    counts = [entry.info[field] for entry in product.done.values() if entry.info["subset"] == "train"]
-    other = find_split(handle, against) if against is not None else None
-    return SplitView(
-        split=found,
-        sequences=tuple((name, shown[name], hidden[name]) for name in sorted(shown | hidden)),
-        class_points=_sums([item for item in counts if item]) or (0,) * len(found.classes),
-        against=other,
-        common=len(set(found.labelled) & set(other.labelled)) if other is not None else 0,
-    )
