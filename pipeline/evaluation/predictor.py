@@ -1,4 +1,4 @@
-"""From a trained network to one class per original point."""
+"""From a trained network to what it says about every original point: classes, scores, features, instances."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from ssl3d.data.errors import Ssl3dError
 from ssl3d.data.scan import IGNORE, View
-from ssl3d.models.backbones.base import Inputs, NoElementsError, Segmenter
+from ssl3d.models.backbones.base import Inputs, NoElementsError, Output, Segmenter
+from ssl3d.models.prediction import Instances, Prediction, Votes
 from ssl3d.pipeline.progress import Progress, Silent
 
 T = TypeVar("T")
@@ -33,13 +33,22 @@ class _Pass:
     last: bool
 
 
-class Predictor:
-    """Labels whole scans with a segmenter.
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is asked for beside the labels."""
 
-    Every original row gets a class: points that no pass covers (cropped, clipped) take the label of the nearest
-    predicted point, points whose coordinates are not finite that of the nearest predicted row of the file. A scan of
-    which no pass sees a point (all of it cropped or not finite) is predicted as ignored, and named to ``progress``: one
-    such scan in a benchmark is no reason to hand in nothing.
+    scores: bool = False
+    features: bool = False
+    instances: bool = False
+
+
+class Predictor:
+    """Predicts whole scans with a segmenter.
+
+    Every original row gets a class: points that no pass covers (cropped, clipped) take what is predicted for the
+    nearest predicted point, points whose coordinates are not finite what the nearest row of the file has. A scan of
+    which no pass sees a point (all of it cropped or not finite) is predicted as ignored, and named to ``progress``:
+    one such scan in a benchmark is no reason to hand in nothing.
 
     Args:
         segmenter: moved to ``device`` and put in eval mode.
@@ -75,21 +84,43 @@ class Predictor:
         Yields:
             (key, (n,) uint8 classes), in order.
         """
+        return ((key, prediction.label) for key, prediction in self._predict(keys, load, _Wanted()))
+
+    def predictions(
+        self, keys: Iterable[K], load: Callable[[K], View], *, scores: bool = False, features: bool = False
+    ) -> Iterator[tuple[K, Prediction]]:
+        """Predicts scan after scan: labels, the instances of segmenters that predict any, and what is asked for.
+
+        Args:
+            keys, load: see ``labels``.
+            scores: also the class probabilities (what the votes of the passes make of them).
+            features: also the features of the finest level, the mean over the passes.
+
+        Yields:
+            (key, prediction), in order.
+
+        Raises:
+            Ssl3dError: scores that are not numbers, or instances of a scan that is cut into several passes.
+        """
+        return self._predict(keys, load, _Wanted(scores, features, instances=True))
+
+    def _predict(self, keys: Iterable[K], load: Callable[[K], View], wanted: _Wanted) -> Iterator[tuple[K, Prediction]]:
         passes = self._passes(keys, load)
         if self.prefetch:
             passes = prefetched(passes, depth=1)
-        votes: _Votes | None = None
+        found: _Scan | None = None
         for key, one in passes:
-            votes = votes or _Votes(one.view, self.segmenter.num_classes, self.device)
+            found = found or _Scan(one.view, self.segmenter, self.device, wanted)
             if one.inputs is not None:
-                inputs = one.inputs.to(self.device, non_blocking=True)
-                votes.add(inputs, self._probabilities(inputs, one.view))
+                with torch.inference_mode():
+                    inputs = one.inputs.to(self.device, non_blocking=True)
+                    found.add(inputs, self.segmenter(inputs))
             if one.last:
-                label = votes.label()
-                if len(label) and (label == IGNORE).all():
+                prediction = found.prediction()
+                if len(prediction) and (prediction.label == IGNORE).all():
                     self._say_unseen(one.view)
-                yield key, label
-                votes = None
+                yield key, prediction
+                found = None
 
     def _passes(self, keys: Iterable[K], load: Callable[[K], View]) -> Iterator[tuple[K, _Pass]]:
         for key in keys:
@@ -120,62 +151,88 @@ class Predictor:
                 f"predicted as ignored{more}"
             )
 
-    def _probabilities(self, inputs: Inputs, view: View) -> Tensor:
-        with torch.inference_mode():
-            probabilities = self.segmenter(inputs).logits.float().softmax(dim=1)
-            if not bool(torch.isfinite(probabilities).all()):
-                raise Ssl3dError(
-                    "the network returns scores that are not numbers",
-                    where={"scan": _name(view)},
-                    hint="its weights are damaged or its training diverged: train again with a smaller learning rate",
-                )
-            return probabilities
 
+class _Scan:
+    """Puts the passes over one scan together."""
 
-class _Votes:
-    """Sums the class probabilities of the passes of one scan; their mean has the same argmax for every point."""
-
-    def __init__(self, view: View, num_classes: int, device: torch.device) -> None:
+    def __init__(self, view: View, segmenter: Segmenter, device: torch.device, wanted: _Wanted) -> None:
         self.view = view
-        self.total = torch.zeros(len(view), num_classes, device=device)
-        self.seen = torch.zeros(len(view), dtype=torch.bool, device=device)
+        self.segmenter = segmenter
+        self.wanted = wanted
+        backbone = segmenter.backbone
+        self.votes = backbone.votes(len(view), segmenter.num_classes, device)
+        self.features = Votes(len(view), backbone.out_channels, device) if wanted.features else None
+        self.instances: Instances | None = None
+        self.passes = 0
 
-    def add(self, inputs: Inputs, probabilities: Tensor) -> None:
-        """``probabilities``: (M, C) per element of ``inputs``."""
+    def add(self, inputs: Inputs, output: Output) -> None:
+        """Takes the output of one pass in."""
+        self.passes += 1
+        probabilities = output.logits.float().softmax(dim=1)
+        if not bool(torch.isfinite(probabilities).all()):
+            raise Ssl3dError(
+                "the network returns scores that are not numbers",
+                where={"scan": _name(self.view)},
+                hint="its weights are damaged or its training diverged: train again with a smaller learning rate",
+            )
         element = inputs.elements.point_to_element
         covered = element >= 0
-        rows = inputs.rows[:, 1][covered]
-        self.total.index_add_(0, rows, probabilities[element[covered]])
-        self.seen[rows] = True
+        rows, element = inputs.rows[:, 1][covered], element[covered]
+        self.votes.add(rows, probabilities[element])
+        if self.features is not None:
+            self.features.add(rows, output.levels.finest.float()[element])
+        if self.wanted.instances:
+            self._add_instances(inputs, output)
 
-    def label(self) -> npt.NDArray[np.uint8]:
-        label = self.total.argmax(dim=1).to(torch.uint8).cpu().numpy()
-        seen = self.seen.cpu().numpy()
-        if seen.all():
-            return label
+    def _add_instances(self, inputs: Inputs, output: Output) -> None:
+        found = self.segmenter.instances(inputs, output)
+        if self.passes > 1 and (found is not None or self.instances is not None):
+            raise Ssl3dError(
+                "the network predicts instances, and the scan is cut into several passes: instances of different "
+                "passes cannot be put together",
+                where={"scan": _name(self.view)},
+                hint="predict instances with a backbone that looks at a whole scan in one pass",
+            )
+        self.instances = None if found is None else found.moved(inputs.rows[:, 1].cpu().numpy())
+
+    def prediction(self) -> Prediction:
+        seen = self.votes.seen.cpu().numpy()
+        label = self.votes.labels().cpu().numpy()
+        scores = self.votes.scores().cpu().numpy() if self.wanted.scores else None
+        features = self.features.scores().cpu().numpy() if self.features is not None else None
         if not seen.any():
-            return np.full(len(seen), IGNORE, np.uint8)
-        return fill_unseen(label, seen, self.view.points)
+            label = np.full(len(seen), IGNORE, np.uint8)
+        elif not seen.all():
+            source = nearest_seen(seen, self.view.points)
+            label = label[source]
+            scores = None if scores is None else scores[source]
+            features = None if features is None else features[source]
+        return Prediction(label, scores, features, self.instances)
 
 
-def fill_unseen(
-    label: npt.NDArray[np.uint8], seen: npt.NDArray[np.bool_], points: npt.NDArray[np.float32]
-) -> npt.NDArray[np.uint8]:
-    """Gives the points that are not ``seen`` the label of the nearest seen point (lists of n; at least one seen)."""
+def nearest_seen(seen: npt.NDArray[np.bool_], points: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """(n,) int64: the seen point that each point takes its prediction from; itself where it is seen.
+
+    The nearest in space, or for a point whose coordinates are not finite, that of the nearest row of the file.
+
+    Args:
+        seen: (n,) bool, at least one; all of them have finite coordinates.
+        points: (n, 3) float32.
+    """
     from pykdtree.kdtree import KDTree
 
-    label = label.copy()
+    source = np.arange(len(seen))
     finite = np.isfinite(points).all(axis=1)
     wanted = finite & ~seen
     if wanted.any():
         nearest = KDTree(np.ascontiguousarray(points[seen])).query(np.ascontiguousarray(points[wanted]), k=1)[1]
-        label[wanted] = label[seen][nearest]
+        source[wanted] = np.flatnonzero(seen)[nearest]
     if not finite.all():  # no place in space: neighbors in the file were measured next to each other
         known, unknown = np.flatnonzero(finite), np.flatnonzero(~finite)
         place = np.searchsorted(known, unknown)
         before, after = known[(place - 1).clip(min=0)], known[place.clip(max=len(known) - 1)]
-        label[unknown] = label[np.where(abs(unknown - before) <= abs(after - unknown), before, after)]
-    return label
+        source[unknown] = source[np.where(abs(unknown - before) <= abs(after - unknown), before, after)]
+    return source
 
 
 def _name(view: View) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from ssl3d.pipeline.evaluation.result import EvalResult
 from ssl3d.pipeline.evaluation.subject import Subject
 from ssl3d.pipeline.stages.prepare import PrepareParams, prepare
 from ssl3d.pipeline.workspace import Workspace
+
+sys.path.append(str(Path(__file__).parents[1] / "training" / "plugin"))  # ssl3d_test_kinds: networks shared by tests
 
 ANCHORS = np.array([[x, y, 0] for x in (0, 10, 20, 30, 40) for y in (0, 10, 20, 30)], np.float32)
 

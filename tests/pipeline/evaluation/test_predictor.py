@@ -14,7 +14,7 @@ from ssl3d.data.errors import Ssl3dError
 from ssl3d.data.scan import IGNORE, View
 from ssl3d.models.backbones.base import Segmenter
 from ssl3d.models.backbones.registry import get_backbone, make_backbone
-from ssl3d.pipeline.evaluation.predictor import Predictor, fill_unseen, prefetched
+from ssl3d.pipeline.evaluation.predictor import Predictor, nearest_seen, prefetched
 from ssl3d.pipeline.progress import Silent
 
 MakeSegmenter = Callable[..., Segmenter]
@@ -142,16 +142,15 @@ def test_the_network_is_put_in_eval_mode_and_keeps_no_graph(make_segmenter: Make
 
 
 @given(st.integers(1, 40), st.integers(0, 2**31))
-def test_fill_unseen_is_the_brute_force_search(n: int, seed: int) -> None:
+def test_nearest_seen_is_the_brute_force_search(n: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(n, 3)).astype(np.float32)
-    label = rng.integers(0, 19, n).astype(np.uint8)
     seen = rng.random(n) < 0.5
     seen[rng.integers(n)] = True
-    filled = fill_unseen(label, seen, points)
+    source = nearest_seen(seen, points)
     for row in range(n):
         distance = np.where(seen, np.linalg.norm(points - points[row], axis=1), np.inf)
-        assert filled[row] == label[row if seen[row] else distance.argmin()]
+        assert source[row] == (row if seen[row] else distance.argmin())
 
 
 def test_prefetched_keeps_the_order_and_raises_errors_of_the_thread() -> None:
