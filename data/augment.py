@@ -45,6 +45,12 @@ class Augmentation:
 
     params: AugmentParams
 
+    def weak(self) -> Augmentation:
+        """Only turned and mirrored: every point stays, at its distances to the others."""
+        kept = {name: getattr(self.params, name) for name in ("rotate", "flip_x", "flip_y")}
+        still = {"scale_min": 1.0, "scale_max": 1.0, "translate": 0.0, "jitter": 0.0, "drop": 0.0}
+        return Augmentation(AugmentParams(**kept, **still))
+
     def __call__(self, view: View, rng: np.random.Generator) -> View:
         """Returns a new view. ``rng`` is the only source of randomness."""
         p = self.params

@@ -45,9 +45,9 @@ def step_items(seed: int, step: int, stream: int, count: int, batch: int) -> lis
     return [int(epoch_order(seed, epoch, stream, count)[position]) for epoch, position in order]
 
 
-def step_rng(seed: int, step: int, stream: int) -> np.random.Generator:
-    """The generator of all that is random in the making of one step's batch."""
-    return np.random.default_rng([seed, step, stream, 0x57E9])
+def step_rng(seed: int, step: int, stream: int, item: int = 0) -> np.random.Generator:
+    """The generator of all that is random in the making of one item of one step's batch."""
+    return np.random.default_rng([seed, step, stream, item, 0x57E9])
 
 
 @dataclass(slots=True)

@@ -89,8 +89,9 @@ class Stage(ABC):
 
     Class attributes: ``name`` as typed; ``version``, to be raised when results change; ``needs``, names of stages;
     ``counts``, what a unit of progress is called; ``command``, how a user runs it; ``summary``, the JSON file that
-    ``finish`` writes; ``worker_bytes``, how much a worker process has to write to be worth its start (for stages whose
-    work is mostly copying). Attribute ``reads``: the kinds of files that it reads of a needed stage (default: all;
+    ``finish`` writes; ``extras``, the kinds of its files whose per-point arrays methods read from ``View.extras``;
+    ``worker_bytes``, how much a worker process has to write to be worth its start (for stages whose work is mostly
+    copying). Attribute ``reads``: the kinds of files that it reads of a needed stage (default: all;
     decides what makes a unit stale).
     """
 
@@ -100,6 +101,7 @@ class Stage(ABC):
     counts: ClassVar[str] = "unit"
     command: ClassVar[str]
     summary: ClassVar[str | None] = None
+    extras: ClassVar[tuple[str, ...]] = ()
     worker_bytes: ClassVar[int] = 0
 
     def __init__(self, params: Params) -> None:

@@ -2,31 +2,40 @@
 
 The trainer does the same for every method, in this order:
 
-1. in loader workers, for step s: ``Method.views`` builds named groups of views from raw scans, and the backbone's
-   ``InputSpec`` turns each group into ``Inputs``. Both are pure functions of (run seed, s), which makes resume exact;
+1. in loader workers, for step s and each item of its batch: ``Method.views`` builds named groups of views from raw
+   scans; the backbone's ``InputSpec`` then turns each group into ``Inputs``. Both are pure functions of (run seed, s,
+   item), which makes resume exact, and lets several processes share a batch;
 2. ``step(batch, progress)`` yields dictionaries of losses; each yield is one backward and one optimizer step;
-3. ``after_step`` (EMA, banks) once per iteration.
+3. ``after_step`` once per iteration: teachers follow their students here.
 
-A method never sees a file, and never a label that is not visible.
+A run is a list of ``phases``, each with an optimizer of its own. ``Phase.on_enter`` may stream predictions over the
+training set to disk; they come back as ``View.extras``.
+
+A method never sees a file, and never a label that is not visible. Where several processes train, each sees its share
+of the batch, and the losses of all sum to the loss of the whole batch: divide by totals (``models.distributed``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from torch import Tensor, nn
 
-from ssl3d.data.scan import IGNORE, View
+from ssl3d.data.augment import Augmentation
+from ssl3d.data.scan import View
 from ssl3d.models.backbones.base import Inputs, Segmenter
 from ssl3d.models.config import Params as AnyParams
+from ssl3d.models.ema import BufferPolicy, ema_update
+from ssl3d.models.monitors import LiveConfusion, PseudoLabels
+from ssl3d.models.prediction import Prediction
 
-Augment = Callable[[View, np.random.Generator], View]
 MakeSegmenter = Callable[[], Segmenter]
 Batch = dict[str, Inputs]
+Group = Literal["labelled", "unlabelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,64 +50,105 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """What is kept of the prediction of one scan.
+
+    Attributes:
+        points: name -> (n, ...) arrays over the scan's points; later batches have them in ``View.extras``.
+        facts: name -> small arrays of any shape (statistics, candidate features); read back once, by ``on_enter``.
+    """
+
+    points: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    facts: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+
+Writer = Callable[[View, Prediction], Stored]
+
+
+class TrainContext(Protocol):
+    """What ``Phase.on_enter`` may use."""
+
+    progress: Progress
+
+    def predict_train(
+        self,
+        writer: Writer,
+        *,
+        segmenter: Segmenter | None = None,
+        group: Group | None = None,
+        scores: bool = False,
+        features: bool = False,
+    ) -> Iterable[tuple[View, Stored]]:
+        """Predicts the scans of the training set, without augmentation, and keeps on disk what ``writer`` returns.
+
+        Scans whose prediction is on disk already (a killed run goes on) are not predicted again, so ``writer`` must be
+        a pure function: gather statistics from what this returns. From now on ``View.extras`` holds ``Stored.points``
+        of the last call that kept any; a method that mixes groups of scans in one batch asks for both.
+
+        Args:
+            writer: called with the scan (visible labels only) and its prediction.
+            segmenter: the network that predicts; None: ``Method.predictor()``.
+            group: only the labelled, or only the unlabelled scans; None: both.
+            scores, features: whether the prediction has class probabilities (n, C), finest features (n, D).
+
+        Returns:
+            (scan, what was kept), in order of the dataset, read from disk while it is iterated (any number of times).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch of training with its own optimizer.
+    """A stretch of training with its own, fresh optimizer and its own learning-rate schedule.
 
     Attributes:
         name: shown in logs.
-        steps: iterations; 0 is allowed and skips the phase.
-        trainable: modules whose parameters are optimized (None: all that require a gradient).
-        eval_modules: modules held in eval mode (frozen batch norm).
+        steps: iterations; 0 is allowed: ``on_enter`` is called, and nothing is trained.
+        trainable: modules whose parameters are optimized (None: all that require a gradient). The others get no
+            gradient, no weight decay and no momentum.
+        eval_modules: modules held in eval mode: their batch norm uses its running statistics and leaves them alone.
         lr_scale: factor on the configured learning rate.
+        optimizer, schedule: keys of the run's ``optimizer`` and ``schedule`` that differ in this phase, e.g.
+            ``{"name": "sgd", "lr": 0.01}``.
+        on_enter: called once before the first step. Whatever it changes must be module state (parameters, buffers).
     """
 
     name: str
     steps: int
     trainable: Sequence[nn.Module] | None = None
-    eval_modules: Sequence[nn.Module] = field(default=())
+    eval_modules: Sequence[nn.Module] = ()
     lr_scale: float = 1.0
-
-
-class LiveConfusion:
-    """Counts of (target, prediction) on *visible* training labels since the last read, kept on the device."""
-
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self._counts: Tensor | None = None
-
-    @torch.no_grad()
-    def add(self, logits: Tensor, target: Tensor) -> None:
-        """``logits`` (M, C), ``target`` (M,) int64 with IGNORE."""
-        valid = target != IGNORE
-        cell = target[valid] * self.num_classes + logits[valid].argmax(1)
-        counts = torch.bincount(cell, minlength=self.num_classes**2)
-        self._counts = counts if self._counts is None else self._counts + counts
-
-    def take(self) -> np.ndarray:
-        """(C, C) int64, rows = target; then starts again from zero."""
-        c = self.num_classes
-        out = np.zeros((c, c), np.int64) if self._counts is None else self._counts.reshape(c, c).cpu().numpy()
-        self._counts = None
-        return out
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    on_enter: Callable[[TrainContext], None] | None = None
 
 
 class Method(nn.Module):
     """A way to learn from labelled and unlabelled scans.
 
-    Class attributes: ``name`` as typed after ``ssl3d train``; ``Params``; ``uses_unlabelled``: whether batches carry
-    unlabelled scans; ``needs``: names of the stages whose products it reads from ``View.extras``.
+    Class attributes:
+        name: as typed after ``ssl3d train``.
+        Params: its typed parameters.
+        uses_unlabelled: whether batches carry unlabelled scans. A split that labels some points of every scan has none:
+            the group is absent then, and the points without a label take its place.
+        needs: names of the stages whose products it reads from ``View.extras``.
+        ema_buffers: what becomes of the buffers of averaged networks (``ema_pairs``).
+
+    All state that a later step depends on lives in parameters, buffers or ``get_extra_state``: it is in the checkpoint.
     """
 
     name: ClassVar[str]
     Params: ClassVar[type[AnyParams]]
     uses_unlabelled: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ()
+    ema_buffers: BufferPolicy = "ema"
 
     def __init__(self, params: AnyParams, make_segmenter: MakeSegmenter, num_classes: int) -> None:
         super().__init__()
         self.params = params
         self.num_classes = num_classes
         self.live = LiveConfusion(num_classes)
+        self.pseudo = PseudoLabels(num_classes)
 
     @classmethod
     def views(
@@ -106,10 +156,13 @@ class Method(nn.Module):
         params: AnyParams,
         labelled: Sequence[View],
         unlabelled: Sequence[View],
-        augment: Augment,
+        augment: Augmentation,
         rng: np.random.Generator,
     ) -> dict[str, list[View]]:
-        """Groups of views of one step. The default: ``labelled`` and (if any) ``unlabelled``, each augmented once."""
+        """Groups of views of one item of a batch; groups of the same name are put together over the items.
+
+        The default: ``labelled`` and (if any) ``unlabelled``, each augmented once.
+        """
         groups = {"labelled": [augment(view, rng) for view in labelled]}
         if unlabelled:
             groups["unlabelled"] = [augment(view, rng) for view in unlabelled]
@@ -124,8 +177,41 @@ class Method(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has to implement step()")
 
     def after_step(self, progress: Progress) -> None:
-        """Called once per iteration, after the last optimizer step."""
+        """Called once per iteration, after the last optimizer step. The default: averages follow their sources."""
+        pairs = self.ema_pairs()
+        if pairs:
+            keep = self.ema_keep(progress)
+            for average, source in pairs:
+                ema_update(average, source, keep, self.ema_buffers)
+
+    def ema_pairs(self) -> Sequence[tuple[nn.Module, nn.Module]]:
+        """(average, source) modules: a teacher, or parts of one, and what it follows."""
+        return ()
+
+    def ema_keep(self, progress: Progress) -> float:
+        """The keep rate of ``ema_pairs`` after this iteration."""
+        raise NotImplementedError(f"{type(self).__name__} averages networks: it has to implement ema_keep()")
 
     def predictor(self) -> Segmenter:
         """The network that is evaluated."""
         raise NotImplementedError(f"{type(self).__name__} has to implement predictor()")
+
+    def student(self) -> Segmenter:
+        """The network that learns: ``train.ema`` averages it, so that all methods can be evaluated with the same EMA.
+
+        The default: ``predictor()``. A method whose predictor is an average itself returns what that follows.
+        """
+        return self.predictor()
+
+
+__all__ = [
+    "Batch",
+    "Group",
+    "MakeSegmenter",
+    "Method",
+    "Phase",
+    "Progress",
+    "Stored",
+    "TrainContext",
+    "Writer",
+]

@@ -1,10 +1,15 @@
-"""From scans to the inputs of one step. Runs in loader workers; a pure function of (run seed, step)."""
+"""From scans to the inputs of one step. Runs in loader workers; a pure function of (run seed, step).
+
+A step consists of *items*, each with the same number of scans and random numbers of its own: so a batch that several
+processes share is the batch that one process would make.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from math import gcd
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,18 +22,13 @@ from ssl3d.models.backbones.base import Inputs, InputSpec, NoElementsError
 from ssl3d.models.config import Params
 from ssl3d.models.elements import ElementMap
 from ssl3d.models.methods.base import Method
+from ssl3d.pipeline.training.extras import ViewSource
 
 LABELLED, UNLABELLED, MAKING = 0, 1, 2
 """Random streams of a run: the order of labelled scans, of unlabelled scans, and all that happens to a batch."""
 
 MIN_ELEMENTS = 2
 """Batch norm cannot train on a single voxel, pixel or point."""
-
-
-class ViewSource(Protocol):
-    """Scans by their index in the dataset. Picklable; opens its files in the process that reads."""
-
-    def view(self, index: int) -> View: ...
 
 
 @dataclass(frozen=True)
@@ -79,26 +79,45 @@ class BatchMaker:
 
     def __call__(self, step: int) -> StepBatch:
         """Raises ``Ssl3dError`` naming the scan that cannot be read, or all scans when they cannot be combined."""
-        rng = step_rng(self.seed, step, MAKING)
-        drawn: list[list[View]] = []
+        groups: dict[str, list[View]] = {}
         scans: list[str] = []
-        for number, stream in ((LABELLED, self.labelled), (UNLABELLED, self.unlabelled)):
-            items = step_items(self.seed, step, number, len(stream.indices), stream.batch) if stream else []
-            views = [self._read(stream, item, step) for item in items if stream]
-            scans += [stream.scan_ids[item] for item in items if stream]
-            # A scan without points can be in no group; it is left out before a method pairs views with each other.
-            full = [view for view in views if len(view)]
-            drawn.append([drop_to(view, self.max_points, rng) if self.max_points else view for view in full])
-        if not drawn[0] or (self.unlabelled and not drawn[1]):
-            return StepBatch(step, None, scans, "no scan of a group has a point")
         try:
-            groups = self.method.views(self.params, drawn[0], drawn[1], self.augmentation, rng)
+            for item in range(self.items):
+                for name, views in self._item(step, item, scans).items():
+                    groups.setdefault(name, []).extend(views)
+            if not groups:
+                return StepBatch(step, None, scans, "no scan of a group has a point")
             return self._prepared(step, groups, scans)
         except Ssl3dError:
             raise
         except Exception as error:
             what = f"the scans of a batch cannot be prepared: {type(error).__name__}: {error}"
             raise Ssl3dError(what, where={"step": step, "scans": ", ".join(scans)}) from error
+
+    @property
+    def items(self) -> int:
+        """Items of a step."""
+        return gcd(self.labelled.batch, self.unlabelled.batch) if self.unlabelled else self.labelled.batch
+
+    def _item(self, step: int, item: int, scans: list[str]) -> dict[str, list[View]]:
+        """The groups of views of one item; none when its labelled or its unlabelled scans have no point."""
+        rng = step_rng(self.seed, step, MAKING, item)
+        drawn: list[list[View]] = []
+        for number, stream in ((LABELLED, self.labelled), (UNLABELLED, self.unlabelled)):
+            if stream is None:
+                drawn.append([])
+                continue
+            batch = step_items(self.seed, step, number, len(stream.indices), stream.batch)
+            share = stream.batch // self.items
+            positions = batch[item * share : (item + 1) * share]
+            scans += [stream.scan_ids[position] for position in positions]
+            views = [self._read(stream, position, step) for position in positions]
+            # A scan without points can be in no group; it is left out before a method pairs views with each other.
+            full = [view for view in views if len(view)]
+            drawn.append([drop_to(view, self.max_points, rng) if self.max_points else view for view in full])
+        if not drawn[0] or (self.unlabelled and not drawn[1]):
+            return {}
+        return self.method.views(self.params, drawn[0], drawn[1], self.augmentation, rng)
 
     def _read(self, stream: Stream, item: int, step: int) -> View:
         try:
@@ -139,4 +158,4 @@ def plain(inputs: Inputs) -> dict[str, Any]:
     return out
 
 
-__all__ = ["BatchMaker", "StepBatch", "Stream", "ViewSource", "plain"]
+__all__ = ["BatchMaker", "StepBatch", "Stream", "plain"]

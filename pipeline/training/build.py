@@ -16,12 +16,14 @@ from ssl3d.models.backbones.base import InputSpec, Segmenter
 from ssl3d.models.backbones.registry import make_backbone
 from ssl3d.models.methods.base import Method
 from ssl3d.models.methods.registry import get_method
-from ssl3d.pipeline.dataset import PreparedDataset
+from ssl3d.pipeline.dataset import Places, PreparedDataset
 from ssl3d.pipeline.files import digest_file
 from ssl3d.pipeline.training import checkpoint
-from ssl3d.pipeline.training.batches import BatchMaker, Stream, ViewSource
+from ssl3d.pipeline.training.batches import BatchMaker, Stream
 from ssl3d.pipeline.training.config import DatasetRef, InitRef, RunConfig, SplitRef
+from ssl3d.pipeline.training.extras import ExtraSource, ViewSource, stage_extras, with_extras
 from ssl3d.pipeline.training.run import RunDirectory
+from ssl3d.pipeline.training.weights import Weights, resolve_weights
 
 if TYPE_CHECKING:
     from ssl3d.pipeline.workspace import Workspace
@@ -29,27 +31,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run may see: the labelled scans with their visible labels, and the points of the unlabelled ones."""
+    """What a run may see: scans with the labels that the split shows, and products of stages.
+
+    Attributes:
+        source: every scan of the dataset; labels are IGNORE unless the split shows them.
+        labelled, unlabelled: indices of the scans that batches are drawn from.
+        places: where scan i lies.
+    """
 
     dataset: DatasetRef
     split: SplitRef
-    visible: ViewSource
-    points: ViewSource
+    source: ViewSource
     labelled: Sequence[int]
     unlabelled: Sequence[int]
     scan_ids: Sequence[str]
+    places: Places
 
-    def stream(self, labelled: bool, batch: int) -> Stream:
+    def stream(self, labelled: bool, batch: int, extras: Sequence[ExtraSource] = ()) -> Stream:
         indices = self.labelled if labelled else self.unlabelled
         ids = [self.scan_ids[index] for index in indices]
-        return Stream(self.visible if labelled else self.points, indices, ids, batch)
+        return Stream(with_extras(self.source, extras), indices, ids, batch)
 
 
-def open_data(workspace: Workspace, dataset: str | None, split: str | None) -> TrainingData:
-    """The prepared dataset and its split (default: the current ones).
+def open_data(workspace: Workspace, dataset: str | None, split: str | None, needs: Sequence[str] = ()) -> TrainingData:
+    """The prepared dataset and its split (default: the current ones), with the products of the stages ``needs``.
 
     Raises:
-        UsageError: not prepared, not split, or no labelled scan or point; says what to type.
+        UsageError: not prepared, not split, no labelled scan or point, or a stage was not run; says what to type.
     """
     from ssl3d.pipeline.splits import find_split
 
@@ -67,19 +75,28 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None) -> T
             hint="choose other scans (ssl3d split --ratio 1% --seed 1), or more of them",
         )
     name = re.sub(r"[^A-Za-z0-9._-]+", "", found.name.replace("%", "pct"))
+    places = visible.scans.places
+    stages, extras = stage_extras(prepared.handle, needs, places)
     return TrainingData(
         dataset=DatasetRef(
             name=prepared.name,
             key=prepared.product.key,
             classes=tuple(prepared.spec.classes),
             protocol=prepared.spec.name,
+            stages=stages,
         ),
-        split=SplitRef(name=name, hash=found.hash, labelled=len(visible.labelled), unlabelled=len(visible.unlabelled)),
-        visible=visible,
-        points=visible.scans,
+        split=SplitRef(
+            name=name,
+            hash=found.hash,
+            labelled=len(visible.labelled),
+            unlabelled=len(visible.unlabelled),
+            partial=found.partial,
+        ),
+        source=with_extras(visible, extras),
         labelled=visible.labelled.tolist(),
         unlabelled=visible.unlabelled.tolist(),
         scan_ids=[scan.scan_id for scan in prepared.scans],
+        places=places,
     )
 
 
@@ -98,39 +115,61 @@ def build_method(config: RunConfig) -> tuple[Method, InputSpec]:
     return method, specs[0]
 
 
-def batch_maker(config: RunConfig, data: TrainingData, method: type[Method], input_spec: InputSpec) -> BatchMaker:
-    """Raises ``UsageError`` when the method needs unlabelled scans and the split has none."""
-    if method.uses_unlabelled and not data.unlabelled:
+def check_unlabelled(config: RunConfig, data: TrainingData) -> None:
+    """Raises ``UsageError`` when the method learns from what has no label, and the split leaves nothing without."""
+    if get_method(config.method).uses_unlabelled and not data.unlabelled and not data.split.partial:
         raise UsageError(
             f"{config.method} learns from unlabelled scans, and the split has none",
             where={"split": data.split.name},
             hint="choose a smaller ratio (ssl3d split --ratio 10%), or train supervised",
         )
+
+
+def batch_maker(
+    config: RunConfig,
+    data: TrainingData,
+    method: type[Method],
+    input_spec: InputSpec,
+    extras: Sequence[ExtraSource] = (),
+) -> BatchMaker:
+    """``extras``: what later phases read besides the products of stages."""
+    unlabelled = method.uses_unlabelled and bool(data.unlabelled)
     return BatchMaker(
         method=method,
         params=config.method_params,
         input_spec=input_spec,
         augmentation=Augmentation(config.augment),
-        labelled=data.stream(True, config.train.batch),
-        unlabelled=data.stream(False, config.batch_unlabelled) if method.uses_unlabelled else None,
+        labelled=data.stream(True, config.train.batch, extras),
+        unlabelled=data.stream(False, config.batch_unlabelled, extras) if unlabelled else None,
         seed=config.seed,
         max_points=config.train.max_points,
     )
 
 
-def load_predictor(run: RunDirectory, device: torch.device | str = "cpu") -> tuple[Segmenter, RunConfig]:
+def load_predictor(
+    run: RunDirectory, device: torch.device | str = "cpu", weights: Weights = "auto"
+) -> tuple[Segmenter, RunConfig]:
     """The trained network of a run, in eval mode on ``device``.
 
+    Args:
+        weights: ``own`` (``Method.predictor()``), ``ema`` (the average of ``Method.student()``), or ``auto``: the
+            average where the run keeps one.
+
     Raises:
-        UsageError: the run has no checkpoint yet.
+        UsageError: the run has no checkpoint yet, or not the average that is asked for.
         Ssl3dError: the checkpoint is damaged, or does not fit the run (number of classes, names or shapes of tensors).
     """
     config, path = run.config, run.checkpoint_path()
     loaded = checkpoint.load(path)
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced: nobody's generator should move
         method, _ = build_method(config)
-    checkpoint.load_weights(method, loaded, config.num_classes, path)
-    segmenter = method.predictor()
+    if resolve_weights(run, weights) == "ema":
+        segmenter = method.student()
+        averaged = {**loaded, "model": loaded.get("average") or {}}
+        checkpoint.load_weights(segmenter, averaged, config.num_classes, path)
+    else:
+        checkpoint.load_weights(method, loaded, config.num_classes, path)
+        segmenter = method.predictor()
     return segmenter.to(device).eval(), config
 
 
@@ -160,6 +199,7 @@ __all__ = [
     "TrainingData",
     "batch_maker",
     "build_method",
+    "check_unlabelled",
     "find_weights",
     "init_weights",
     "load_predictor",

@@ -32,6 +32,9 @@ class TrainParams(Params):
     batch: int = Field(2, ge=1, description="labelled scans per step")
     batch_unlabelled: int | None = Field(None, ge=1, description="unlabelled scans per step; none = as labelled")
     max_points: int | None = Field(None, ge=100, description="a scan with more points is thinned to this; none = never")
+    ema: float | None = Field(
+        None, ge=0, lt=1, description="keep rate of averaged weights for ssl3d eval --weights ema; none = no average"
+    )
     clip: float = Field(10.0, ge=0, description="largest norm of the gradient; 0 = no clipping")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: on CUDA bf16, or fp16 where bf16 is missing; on the CPU fp32"
@@ -86,22 +89,25 @@ NOT_IN_HASH = ("workers", "log_every", "checkpoint_every", "checkpoint_minutes")
 
 
 class DatasetRef(Params):
-    """The prepared data of a run: name, key of the product, class names in the order of their ids, and the protocol
-    that its scores are computed by."""
+    """The prepared data of a run: name, key of the product, class names in the order of their ids, the protocol that
+    its scores are computed by, and the keys of the products of other stages that the method reads."""
 
     name: str
     key: str
     classes: tuple[str, ...]
     protocol: str
+    stages: dict[str, str] = Field(default_factory=dict)
 
 
 class SplitRef(Params):
-    """The split of a run: a short name for the run's, the hash that identifies it, and how many scans it has."""
+    """The split of a run: a short name for the run's, the hash that identifies it, how many scans it has, and whether
+    the labelled ones show only some of their points."""
 
     name: str
     hash: str
     labelled: int
     unlabelled: int
+    partial: bool = False
 
 
 class InitRef(Params):
@@ -166,7 +172,9 @@ class RunConfig(Params):
         for key in NOT_IN_HASH:
             del value["train"][key]
         value["split"] = self.split and self.split.hash
-        value["dataset"] = self.dataset and {"key": self.dataset.key, "classes": list(self.dataset.classes)}
+        if self.dataset:
+            value["dataset"] = {"key": self.dataset.key, "classes": list(self.dataset.classes)}
+            value["dataset"] |= {"stages": dict(self.dataset.stages)} if self.dataset.stages else {}
         return value
 
     @property
@@ -189,7 +197,8 @@ class RunConfig(Params):
     def describe(self) -> list[KeyRow]:
         """Every settable key with its value, whether that is the default, what it expects and what it means."""
         table, values = key_table(self.method, self.backbone), self.model_dump()
-        default = resolve(self.method, backbone=self.backbone).model_dump()
+        default = resolve(self.method, backbone=self.backbone, steps=self.train.steps).model_dump()
+        default["train"]["steps"] = TrainParams().steps
         rows = []
         for leaf in table.leaves.values():
             section = {"backbone": "backbone_params", self.method: "method_params"}.get(leaf.section, leaf.section)
@@ -282,17 +291,33 @@ def key_table(method: str, backbone: str) -> KeyTable:
     return KeyTable(sections, {**ALIASES, "method": method, backbone: "backbone"})
 
 
+def settled_optimizer(params: OptimizerParams) -> OptimizerParams:
+    """With the values that suit its name where none are given."""
+    sgd, update = params.name == "sgd", {}
+    if params.lr is None:
+        update["lr"] = 0.24 if sgd else 0.005
+    if params.weight_decay is None:
+        update["weight_decay"] = 1e-4 if sgd else 0.01
+    return params.model_copy(update=update)
+
+
+def settled_schedule(params: ScheduleParams, steps: int) -> ScheduleParams:
+    """With a warm-up that suits its name and its length where none is given."""
+    if params.warmup_steps is not None:
+        return params
+    warmup = 0 if params.name == "onecycle" else min(PUBLISHED_WARMUP, steps // 10)
+    return params.model_copy(update={"warmup_steps": warmup})
+
+
 def _settled(config: RunConfig) -> RunConfig:
     """Fills what depends on other sections, so that the resolved config states it."""
-    optimizer, schedule, sgd = config.optimizer, config.schedule, config.optimizer.name == "sgd"
-    if optimizer.lr is None:
-        optimizer = optimizer.model_copy(update={"lr": 0.24 if sgd else 0.005})
-    if optimizer.weight_decay is None:
-        optimizer = optimizer.model_copy(update={"weight_decay": 1e-4 if sgd else 0.01})
-    if schedule.warmup_steps is None:
-        warmup = 0 if schedule.name == "onecycle" else min(PUBLISHED_WARMUP, config.train.steps // 10)
-        schedule = schedule.model_copy(update={"warmup_steps": warmup})
-    return config.model_copy(update={"optimizer": optimizer, "schedule": schedule})
+    steps = config.train.steps
+    update = {
+        "optimizer": settled_optimizer(config.optimizer),
+        "schedule": settled_schedule(config.schedule, steps),
+        "method_params": config.method_params.settled(steps),
+    }
+    return config.model_copy(update=update)
 
 
 def _build(model: type[BaseModel], tree: dict[str, Any], section: str) -> Any:
@@ -324,4 +349,14 @@ def _differences(here: Any, there: Any, key: str) -> list[tuple[str, tuple[Any, 
     return [] if here == there else [(key, (here, there))]
 
 
-__all__ = ["DatasetRef", "InitRef", "KeyRow", "RunConfig", "SplitRef", "key_table", "resolve"]
+__all__ = [
+    "DatasetRef",
+    "InitRef",
+    "KeyRow",
+    "RunConfig",
+    "SplitRef",
+    "key_table",
+    "resolve",
+    "settled_optimizer",
+    "settled_schedule",
+]

@@ -6,8 +6,10 @@ at any instant and resumed ends, on the CPU, with the same bits as one that was 
 
 from __future__ import annotations
 
+import copy
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,21 +18,29 @@ from torch import Tensor
 
 from ssl3d.data.errors import DataError, Ssl3dError
 from ssl3d.data.loader import batches
+from ssl3d.models.ema import ema_update, freeze, keep_rate
 from ssl3d.models.methods.base import Method, Phase
 from ssl3d.models.methods.base import Progress as StepProgress
 from ssl3d.pipeline.progress import Progress
 from ssl3d.pipeline.training import checkpoint
 from ssl3d.pipeline.training.batches import BatchMaker, StepBatch, plain
+from ssl3d.pipeline.training.build import TrainingData
 from ssl3d.pipeline.training.clock import Memory, StepClock
 from ssl3d.pipeline.training.config import RunConfig
 from ssl3d.pipeline.training.device import Compute
-from ssl3d.pipeline.training.metrics import MetricsLog, Window
+from ssl3d.pipeline.training.extras import ExtraSource, KeptPredictions
+from ssl3d.pipeline.training.metrics import MetricsLog, Window, pseudo_label_warning
 from ssl3d.pipeline.training.optimization import NonFiniteError, PhaseOptimizer, phase_modes
+from ssl3d.pipeline.training.predictions import FOLDER, PhaseContext, remove_others
 from ssl3d.pipeline.training.run import RunDirectory
 from ssl3d.pipeline.training.status import TrainDisplay, TrainStatus
 
 SKIPPED_AT_MOST = 20
 """This many batches in a row with nothing to train on, and the data are to blame."""
+
+
+Feed = Callable[[int, int, Sequence[ExtraSource]], Iterator[StepBatch]]
+"""(first step, step after the last, what ``predict_train`` has kept) -> their batches."""
 
 
 class StopTraining(Exception):  # noqa: N818 - a request, not an error
@@ -41,6 +51,8 @@ class TrainingLoop:
     """One session of a run.
 
     Args:
+        data: what ``Phase.on_enter`` may predict.
+        feed: makes the batches.
         stop: asked after every step whether to stop.
     """
 
@@ -49,18 +61,26 @@ class TrainingLoop:
         run: RunDirectory,
         config: RunConfig,
         method: Method,
+        data: TrainingData,
+        feed: Feed,
         compute: Compute,
         progress: Progress,
         display: TrainDisplay,
         stop: Callable[[], bool],
     ) -> None:
         self.run, self.config, self.method, self.compute = run, config, method, compute
+        self.data, self.feed = data, feed
         self.progress, self.display, self.stop = progress, display, stop
         self.phases = method.phases(config.train.steps)
         self.steps = sum(phase.steps for phase in self.phases)
         if not 1 <= self.steps <= config.train.steps:
             raise Ssl3dError(f"{config.method} plans {self.steps} steps of the {config.train.steps} that it has")
         self.step = self.phase_index = self.phase_step = self.skipped = 0
+        self.entered = False
+        self.kept: str | None = None
+        self.average = None if config.train.ema is None else copy.deepcopy(method.student())
+        if self.average is not None:
+            freeze(self.average)
         self.window = Window(config.num_classes)
         self.clock = StepClock(compute.device)
         self.memory = Memory(compute.device)
@@ -68,6 +88,8 @@ class TrainingLoop:
         self._resumed: dict[str, Any] | None = None
         self._status: dict[str, Any] = {"visible_miou": None, "scans_per_s": 0.0, "share": {}}
         self._pace: float | None = None
+        self._started = False
+        self._warnings = 0
 
     # ------------------------------------------------------------ resuming
 
@@ -76,7 +98,9 @@ class TrainingLoop:
         path = self.run.checkpoints / checkpoint.LAST
         checkpoint.load_weights(self.method, saved, self.config.num_classes, path)
         self.step, self.phase_index, self.phase_step = saved["step"], saved["phase"], saved["phase_step"]
-        self.skipped = saved["skipped"]
+        self.skipped, self.entered, self.kept = saved["skipped"], saved["entered"], saved["kept"]
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
         self.window.load_state_dict(saved["window"])
         self.clock = StepClock(self.compute.device, saved["seconds"])
         self.memory = Memory(self.compute.device, saved["peak_memory_mb"])
@@ -88,7 +112,7 @@ class TrainingLoop:
 
     def state(self) -> dict[str, Any]:
         """All that ``restore`` needs: tensors and plain containers."""
-        self.window.confusion += self.method.live.take()
+        self.window.take(self.method)
         return {
             "schema": checkpoint.SCHEMA,
             "method": self.config.method,
@@ -96,10 +120,13 @@ class TrainingLoop:
             "num_classes": self.config.num_classes,
             "classes": list(self.config.data.classes),
             "model": self.method.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,
             "step": self.step,
             "phase": self.phase_index,
             "phase_step": self.phase_step,
+            "entered": self.entered,
+            "kept": self.kept,
             "skipped": self.skipped,
             "rng": self._rng(),
             "window": self.window.state_dict(),
@@ -135,7 +162,7 @@ class TrainingLoop:
 
     # ------------------------------------------------------------ running
 
-    def train(self, source: Iterator[StepBatch]) -> dict[str, Any]:
+    def train(self) -> dict[str, Any]:
         """Trains to the end and returns the summary.
 
         Raises:
@@ -143,27 +170,60 @@ class TrainingLoop:
             Ssl3dError: a loss that is not finite (the batch is saved), data that cannot be read, a full disk.
         """
         self.method.to(self.compute.device)
+        if self.average is not None:
+            self.average.to(self.compute.device)
         self.log = MetricsLog(self.run.path, self.step)
         self._saved_at, self._logged_step = time.monotonic(), self.step
         self.run.write_status("running", step=self.step, steps=self.steps, message=None)
         try:
-            first = next(source) if self.step < self.steps else None  # the start of workers belongs to no step
-            self.clock.start()
             self._logged_at = time.monotonic()
+            source: Iterator[StepBatch] | None = None
             for index in range(self.phase_index, len(self.phases)):
-                if self.phases[index].steps:
-                    first = self._run_phase(index, self.phases[index], first, source)
+                if index != self.phase_index:
+                    self.phase_index, self.phase_step, self.entered = index, 0, False
+                if self.phases[index].on_enter is not None and not self.entered:
+                    source = None  # its batches may depend on what happens now
+                    self._enter(self.phases[index])
+                if self.phase_step < self.phases[index].steps:
+                    source = source or self._open()
+                    self._run_phase(self.phases[index], source)
             self.save()
         finally:
             with suppress(Ssl3dError):  # a full disk is reported by what met it first
                 self.log.close()
         return self._summary()
 
-    def _run_phase(
-        self, index: int, phase: Phase, first: StepBatch | None, source: Iterator[StepBatch]
-    ) -> StepBatch | None:
-        if index != self.phase_index:
-            self.phase_index, self.phase_step = index, 0
+    def _enter(self, phase: Phase) -> None:
+        """Calls ``on_enter`` between two checkpoints: a run killed in it begins it again, from the same state."""
+        self.save()
+        now = StepProgress(0, phase.steps, self.phase_index, self.step, self.steps)
+        context = PhaseContext(
+            self.run.path / FOLDER, self.data, self.data.source, self.method, self.compute.device, now, self.progress
+        )
+        assert phase.on_enter is not None
+        phase.on_enter(context)
+        self.kept = context.kept or self.kept
+        self.entered = True
+        self.save()
+        remove_others(self.run.path / FOLDER, self.kept)
+
+    def _open(self) -> Iterator[StepBatch]:
+        """The batches up to the next phase that may change what they hold. The start of workers belongs to no step."""
+        ends = self.step - self.phase_step
+        for phase in self.phases[self.phase_index :]:
+            if phase.on_enter is not None and phase is not self.phases[self.phase_index]:
+                break
+            ends += phase.steps
+        kept = [KeptPredictions(self.run.path / FOLDER / self.kept, self.data.places)] if self.kept else []
+        source = self.feed(self.step, ends, kept)
+        if not self._started:
+            first = next(source)
+            source = itertools.chain([first], source)
+            self.clock.start()
+            self._started = True
+        return source
+
+    def _run_phase(self, phase: Phase, source: Iterator[StepBatch]) -> None:
         self.optimizer = PhaseOptimizer(self.config, phase, self.method, self.compute)
         if self._resumed is not None and 0 < self.phase_step < phase.steps:
             self.optimizer.load_state_dict(self._resumed)
@@ -172,13 +232,11 @@ class TrainingLoop:
             while self.phase_step < phase.steps:
                 begun = time.perf_counter()
                 with self.clock.section("data"):
-                    batch = first or next(source)
-                first = None
+                    batch = next(source)
                 rate = self._one_step(phase, batch, self.optimizer)
                 self.phase_step += 1
                 self.step += 1
                 self._after_step(phase, rate, batch, time.perf_counter() - begun)
-        return first
 
     def _one_step(self, phase: Phase, batch: StepBatch, optimizer: PhaseOptimizer) -> float:
         rate = optimizer.set_rate(self.phase_step)
@@ -202,6 +260,8 @@ class TrainingLoop:
                     sums[name] = sums.get(name, 0.0) + value
                 optimizer.apply(total, self.clock)
             self.method.after_step(now)
+            if self.average is not None:
+                ema_update(self.average, self.method.student(), keep_rate(self.config.train.ema or 0.0, self.step))
         except NonFiniteError as error:
             raise self._not_finite(error, batch, rng, rate) from error
         except torch.cuda.OutOfMemoryError as error:
@@ -258,7 +318,7 @@ class TrainingLoop:
             raise StopTraining
 
     def _write_line(self, rate: float, resident: float, scans: int) -> None:
-        self.window.confusion += self.method.live.take()
+        self.window.take(self.method)
         now = time.monotonic()
         speed = (self.step - self._logged_step) * scans / max(now - self._logged_at, 1e-9)
         self._status = {
@@ -266,6 +326,7 @@ class TrainingLoop:
             "scans_per_s": speed,
             "share": self.clock.share(),
         }
+        pseudo = self.window.pseudo_labels()
         self.log.write(
             {
                 "step": self.step,
@@ -277,8 +338,12 @@ class TrainingLoop:
                 "memory_mb": round(resident, 1),
                 "gpu_memory_mb": self.memory.gpu_peak(),
                 "time_share": {name: round(value, 4) for name, value in self._status["share"].items()},
+                **({"pseudo_labels": pseudo} if pseudo else {}),
             }
         )
+        if pseudo and (warning := pseudo_label_warning(pseudo, self.config.data.classes)) and self._warnings < 3:
+            self._warnings += 1
+            self.progress.say(f"step {self.step}: {warning}")
         self.window.clear()
         self._logged_at, self._logged_step = now, self.step
 

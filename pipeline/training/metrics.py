@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ssl3d.pipeline.files import writing
+
+if TYPE_CHECKING:
+    from ssl3d.models.methods.base import Method
+
+FEW, MOST = 0.01, 0.9
+"""Less of the unlabelled points, or more of one class, is worth a warning."""
 
 
 class Window:
@@ -23,6 +30,12 @@ class Window:
     def clear(self) -> None:
         self.losses: dict[str, tuple[float, int]] = {}
         self.confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
+        self.pseudo = np.zeros(self.num_classes + 1, np.int64)
+
+    def take(self, method: Method) -> None:
+        """Adds what the method has counted since it was asked last."""
+        self.confusion += method.live.take()
+        self.pseudo += method.pseudo.take()
 
     def add(self, losses: dict[str, float]) -> None:
         for name, value in losses.items():
@@ -39,11 +52,26 @@ class Window:
         return {
             "losses": {name: list(pair) for name, pair in self.losses.items()},
             "confusion": torch.from_numpy(self.confusion.copy()),
+            "pseudo": torch.from_numpy(self.pseudo.copy()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.losses = {name: (float(total), int(count)) for name, (total, count) in state["losses"].items()}
         self.confusion = state["confusion"].numpy().copy()
+        self.pseudo = state["pseudo"].numpy().copy()
+
+    def pseudo_labels(self) -> dict[str, Any] | None:
+        """Of the unlabelled elements of the window: the share that was used (``share``), and the shares of the classes
+        among those (``classes``), beside the shares of the classes among visible labels (``visible``). None when the
+        method counts none."""
+        if not self.pseudo[-1]:
+            return None
+        used, visible = self.pseudo[:-1], self.confusion.sum(1)
+        return {
+            "share": float(used.sum() / self.pseudo[-1]),
+            "classes": [round(float(value), 5) for value in used / max(1, used.sum())],
+            "visible": [round(float(value), 5) for value in visible / max(1, visible.sum())],
+        }
 
 
 def visible_miou(confusion: npt.NDArray[np.int64]) -> float | None:
@@ -53,6 +81,17 @@ def visible_miou(confusion: npt.NDArray[np.int64]) -> float | None:
     if not present.any():
         return None
     return float(100 * np.mean(hits[present] / (truth + found - hits)[present]))
+
+
+def pseudo_label_warning(pseudo: dict[str, Any], classes: Sequence[str]) -> str:
+    """What is suspicious about ``Window.pseudo_labels``; empty when nothing is."""
+    if pseudo["share"] < FEW:
+        return f"only {100 * pseudo['share']:.2g}% of the unlabelled points are used: are thresholds too high?"
+    most = max(pseudo["classes"])
+    if most > MOST:
+        name = classes[pseudo["classes"].index(most)]
+        return f"{100 * most:.0f}% of the pseudo labels are '{name}': the method may be collapsing onto one class"
+    return ""
 
 
 class MetricsLog:
@@ -87,4 +126,4 @@ class MetricsLog:
             self.board.close()
 
 
-__all__ = ["MetricsLog", "Window", "visible_miou"]
+__all__ = ["MetricsLog", "Window", "pseudo_label_warning", "visible_miou"]

@@ -8,11 +8,18 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ssl3d.models.methods.base import Method, Phase
 from ssl3d.pipeline.training.clock import StepClock
-from ssl3d.pipeline.training.config import OptimizerParams, RunConfig
+from ssl3d.pipeline.training.config import (
+    OptimizerParams,
+    RunConfig,
+    ScheduleParams,
+    settled_optimizer,
+    settled_schedule,
+)
 from ssl3d.pipeline.training.device import Compute
 from ssl3d.pipeline.training.schedule import learning_rate
 
@@ -26,18 +33,19 @@ class NonFiniteError(Exception):
 
 
 class PhaseOptimizer:
-    """The optimizer of one phase: fresh, over the phase's trainable parameters."""
+    """The optimizer of one phase: fresh, over the phase's trainable parameters, with its own schedule."""
 
     def __init__(self, config: RunConfig, phase: Phase, method: Method, compute: Compute) -> None:
         self.config, self.phase = config, phase
+        self.params, self.schedule = phase_params(config, phase)
         self.parameters = trainable_parameters(phase, method)
-        self.optimizer = make_optimizer(config.optimizer, self.parameters, compute.device)
+        self.optimizer = make_optimizer(self.params, self.parameters, compute.device)
         self.scaler = compute.scaler()
 
     def set_rate(self, step: int) -> float:
         """The learning rate of step ``step`` of the phase."""
-        peak = self.config.optimizer.lr or 0.0
-        rate = learning_rate(self.config.schedule, peak, step, self.phase.steps) * self.phase.lr_scale
+        peak = self.params.lr or 0.0
+        rate = learning_rate(self.schedule, peak, step, self.phase.steps) * self.phase.lr_scale
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate
@@ -64,6 +72,27 @@ class PhaseOptimizer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+
+
+def phase_params(config: RunConfig, phase: Phase) -> tuple[OptimizerParams, ScheduleParams]:
+    """The run's optimizer and schedule with what differs in ``phase``. ``ValueError`` names a key that is wrong."""
+    optimizer, schedule = config.optimizer, config.schedule
+    try:
+        if phase.optimizer:
+            # another kind of optimizer needs another rate, unless the phase says which
+            unset = (
+                {"lr": None, "weight_decay": None}
+                if phase.optimizer.get("name", optimizer.name) != optimizer.name
+                else {}
+            )
+            optimizer = OptimizerParams.model_validate({**optimizer.model_dump(), **unset, **phase.optimizer})
+        if phase.schedule:
+            schedule = ScheduleParams.model_validate({**schedule.model_dump(), "warmup_steps": None, **phase.schedule})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"the phase '{phase.name}' asks for {key}: {first['msg']}") from error
+    return settled_optimizer(optimizer), settled_schedule(schedule, phase.steps)
 
 
 def trainable_parameters(phase: Phase, method: Method) -> list[nn.Parameter]:

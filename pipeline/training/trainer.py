@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -16,14 +16,17 @@ from typing import Any
 import torch
 
 from ssl3d.data.errors import Ssl3dError, UsageError
+from ssl3d.models.methods.registry import get_method
 from ssl3d.pipeline.files import read_json, temporary_files, write_json, writing
 from ssl3d.pipeline.machine import usable_cores
 from ssl3d.pipeline.progress import Progress, Silent
 from ssl3d.pipeline.training import checkpoint
+from ssl3d.pipeline.training.batches import StepBatch
 from ssl3d.pipeline.training.build import (
     TrainingData,
     batch_maker,
     build_method,
+    check_unlabelled,
     find_weights,
     init_weights,
     load_predictor,
@@ -31,6 +34,7 @@ from ssl3d.pipeline.training.build import (
 )
 from ssl3d.pipeline.training.config import RunConfig
 from ssl3d.pipeline.training.device import Compute, describe_environment, plan_threads, reproducible, select_device
+from ssl3d.pipeline.training.extras import ExtraSource
 from ssl3d.pipeline.training.loop import StopTraining, TrainingLoop, open_batches
 from ssl3d.pipeline.training.run import RunDirectory, State
 from ssl3d.pipeline.training.status import SECTIONS, NullDisplay, TrainDisplay
@@ -82,14 +86,18 @@ def train(
     if config is not None:  # a command that is wrong leaves no folder
         Compute.choose(compute_device, config.train.precision)
     ensure_numba_cache(workspace)
-    data = open_data(workspace, *_places(workspace, resume, dataset, split))
     weights = None
-    if resume is not None:
+    if resume is not None:  # a run that is resumed names its own data
         run = RunDirectory.open(workspace, resume)
+        stored = run.config
+        name, split = stored.data.name, stored.split.hash if stored.split else None
+        data = open_data(workspace, name, split, get_method(stored.method).needs)
         _check_same(run, config, data)
     else:
         if config is None:
             raise UsageError("nothing to train: neither a configuration nor a run to resume")
+        data = open_data(workspace, dataset, split, get_method(config.method).needs)
+        check_unlabelled(config, data)
         path, init = find_weights(workspace, init_from) if init_from is not None else (None, None)
         weights = path
         config = config.bound(data.dataset, data.split, init)
@@ -129,16 +137,17 @@ def _session(
             method, input_spec = build_method(config)
             if weights is not None and saved is None:
                 init_weights(method, weights, config)
-            loop = TrainingLoop(run, config, method, compute, progress, display, stop.requested)
+
+            def feed(first: int, last: int, extras: Sequence[ExtraSource]) -> Iterator[StepBatch]:
+                maker = batch_maker(config, data, type(method), input_spec, extras)
+                return open_batches(maker, first, last, workers, compute.device)
+
+            loop = TrainingLoop(run, config, method, data, feed, compute, progress, display, stop.requested)
             _record_session(run, compute, threads, workers, saved["step"] if saved else 0, command)
-            source = open_batches(
-                batch_maker(config, data, type(method), input_spec), saved["step"] if saved else 0, loop.steps,
-                workers, compute.device,
-            )  # fmt: skip
             if saved is not None:
                 loop.restore(saved)
                 progress.say(f"{run.name} goes on after step {loop.step} of {loop.steps}")
-            summary = loop.train(source)
+            summary = loop.train()
         except StopTraining:
             run.write_status("interrupted", message="stopped by the user")
             raise InterruptedRun(
@@ -164,16 +173,6 @@ def time_split_line(summary: dict[str, Any]) -> str:
     parts = ", ".join(f"{name.replace('_', ' ')} {100 * split[name] / whole:.1f}%" for name in SECTIONS)
     inside = sum(split[name] for name in ("forward", "backward", "optimizer"))
     return f"time of a step: {parts}; {100 * inside / whole:.1f}% inside forward, backward and optimizer"
-
-
-def _places(
-    workspace: Workspace, resume: str | None, dataset: str | None, split: str | None
-) -> tuple[str | None, str | None]:
-    """A run that is resumed names its own data."""
-    if resume is None:
-        return dataset, split
-    config = RunDirectory.open(workspace, resume).config
-    return config.data.name, config.split.hash if config.split else None
 
 
 def _check_same(run: RunDirectory, config: RunConfig | None, data: TrainingData) -> None:

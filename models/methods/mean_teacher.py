@@ -1,0 +1,177 @@
+"""MeanTeacher (Tarvainen and Valpola, NIPS 2017) for segmentation, as in the LaserMix and ScribbleKITTI code.
+
+A student learns from the labels, and on every element agrees with a teacher: a moving average of its own weights, which
+is what is evaluated. LASS3D and DDSemi report this baseline with the numbers of the LaserMix benchmark.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ssl3d.data.augment import Augmentation
+from ssl3d.data.scan import IGNORE, View
+from ssl3d.models.backbones.base import Inputs, Segmenter
+from ssl3d.models.config import Params as AnyParams
+from ssl3d.models.distributed import total
+from ssl3d.models.elements import ElementMap
+from ssl3d.models.ema import BufferPolicy, freeze, keep_rate, scaled_keep
+from ssl3d.models.losses.consistency import Distance, consistency
+from ssl3d.models.losses.cross_entropy import cross_entropy
+from ssl3d.models.losses.lovasz import lovasz_softmax
+from ssl3d.models.methods.base import Batch, MakeSegmenter, Method, Progress
+from ssl3d.models.rows import match_points
+
+PUBLISHED_STEPS = 25_000
+"""The schedule that alpha = 0.99 was published for (LaserMix code, MinkUNet on SemanticKITTI)."""
+
+
+class MeanTeacherParams(AnyParams):
+    """Parameters of ``mean_teacher``."""
+
+    alpha: float | None = Field(
+        None, ge=0, lt=1, description="EMA keep rate; none = 0.99, its half-life scaled to the steps"
+    )
+    w: float | None = Field(
+        None, ge=0, description="weight of the consistency; none = 200 (mse, LaserMix MinkUNet), 1 (kl)"
+    )
+    consistency: Distance = Field("mse", description="mse (reference, LaserMix), or kl (ScribbleKITTI)")
+    consistency_on: Literal["all", "unlabelled"] = Field(
+        "all", description="elements that have to agree: all, or those without a label (ScribbleKITTI)"
+    )
+    divide_by: Literal["own", "all"] = Field(
+        "own", description="each sum is divided by its own elements, or (ScribbleKITTI) by all of them"
+    )
+    ramp_steps: int = Field(
+        0, ge=0, description="K_r: the consistency rises over so many steps; 0 = at once (LaserMix)"
+    )
+    warm_up: bool = Field(True, description="the first averages are plain means: alpha_k = min(1 - 1/(k+1), alpha)")
+    teacher_view: Literal["same", "weak"] = Field(
+        "same", description="what the teacher sees: the student's view (LaserMix), or one only turned and mirrored"
+    )
+    bn_buffers: BufferPolicy = Field(
+        "own",
+        description="running statistics of the teacher: own (by its own passes), ema, or copy (then in eval mode)",
+    )
+    evaluate_on: Literal["teacher", "student"] = Field("teacher", description="student: for analysis")
+    lambda_lov: float = Field(0.0, ge=0, description="weight of Lovász-softmax (0 for MinkUNet, LaserMix code)")
+
+    def settled(self, steps: int) -> MeanTeacherParams:
+        alpha = scaled_keep(0.99, PUBLISHED_STEPS, steps) if self.alpha is None else self.alpha
+        w = (200.0 if self.consistency == "mse" else 1.0) if self.w is None else self.w
+        return self.model_copy(update={"alpha": alpha, "w": w})
+
+
+class MeanTeacher(Method):
+    """``L = L_sup + w r(k) L_con`` on labelled and unlabelled scans in one batch."""
+
+    name = "mean_teacher"
+    Params = MeanTeacherParams
+    params: MeanTeacherParams
+
+    def __init__(self, params: MeanTeacherParams, make_segmenter: MakeSegmenter, num_classes: int) -> None:
+        super().__init__(params.settled(PUBLISHED_STEPS), make_segmenter, num_classes)
+        self.ema_buffers = params.bn_buffers
+        self.segmenter = make_segmenter()
+        self.teacher = copy.deepcopy(self.segmenter)
+        freeze(self.teacher)
+
+    def train(self, mode: bool = True) -> MeanTeacher:
+        """Averaged or copied statistics are used as they are; a teacher with its own has to gather them."""
+        super().train(mode)
+        if self.ema_buffers != "own":
+            self.teacher.eval()
+        return self
+
+    @classmethod
+    def views(
+        cls,
+        params: AnyParams,
+        labelled: Sequence[View],
+        unlabelled: Sequence[View],
+        augment: Augmentation,
+        rng: np.random.Generator,
+    ) -> dict[str, list[View]]:
+        """One batch ``all``, the labelled views first; ``teacher`` holds the same scans in the teacher's view."""
+        assert isinstance(params, MeanTeacherParams)
+        scans = [*labelled, *unlabelled]
+        groups = {"all": [augment(view, rng) for view in scans]}
+        if params.teacher_view == "weak":
+            weak = augment.weak()
+            groups["teacher"] = [weak(view, rng) for view in scans]
+        return groups
+
+    def step(self, batch: Batch, progress: Progress) -> Iterator[dict[str, Tensor]]:
+        inputs = batch["all"]
+        student = self.segmenter(inputs).logits
+        target = self.segmenter.backbone.labels(inputs, inputs.label)
+        self.live.add(student, target)
+        losses = self._supervised(student, target)
+        guide, guided = self._teacher_scores(inputs, batch.get("teacher"))
+        unlabelled = target == IGNORE
+        self.pseudo.add(guide.argmax(1)[unlabelled], guided[unlabelled])
+        if self.params.consistency_on == "unlabelled":
+            guided = guided & unlabelled
+        if weight := (self.params.w or 0.0) * ramp(progress.total_step, self.params.ramp_steps):
+            everything = len(target) if self.params.divide_by == "all" else None
+            agreement = consistency(student[guided], guide[guided], self.params.consistency, everything)
+            losses["consistency"] = weight * agreement
+        yield losses
+
+    def _supervised(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        losses = {"ce": cross_entropy(logits, target)}
+        if self.params.divide_by == "all":
+            labelled = total((target != IGNORE).sum())
+            losses["ce"] = losses["ce"] * (labelled / total(len(target)).to(labelled.device))
+        if self.params.lambda_lov:
+            losses["lovasz"] = self.params.lambda_lov * lovasz_softmax(logits.float().softmax(1), target)
+        return losses
+
+    @torch.no_grad()
+    def _teacher_scores(self, inputs: Inputs, other: Inputs | None) -> tuple[Tensor, Tensor]:
+        """(M, C) probabilities of the teacher on the student's elements, (M,) bool where it has any."""
+        seen = inputs if other is None else other
+        scores = self.teacher(seen).logits.float().softmax(1)
+        if other is None:
+            return scores, torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+        return _onto(inputs, other, scores)
+
+    def ema_pairs(self) -> Sequence[tuple[nn.Module, nn.Module]]:
+        return [(self.teacher, self.segmenter)]
+
+    def ema_keep(self, progress: Progress) -> float:
+        return keep_rate(self.params.alpha or 0.0, progress.total_step, self.params.warm_up)
+
+    def predictor(self) -> Segmenter:
+        return self.teacher if self.params.evaluate_on == "teacher" else self.segmenter
+
+    def student(self) -> Segmenter:
+        return self.segmenter
+
+
+def _onto(inputs: Inputs, other: Inputs, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores (M', C) of the elements of ``other`` as means over the common points of each element of ``inputs``."""
+    mine, theirs = match_points(inputs, other)
+    element = other.elements.point_to_element[theirs]
+    mine, element = mine[element >= 0], element[element >= 0]
+    index = torch.full((len(inputs.rows),), -1, device=mine.device)
+    index[mine] = element
+    common = ElementMap(torch.where(index >= 0, inputs.elements.point_to_element, -1), inputs.elements.num_elements)
+    points = ElementMap(index, len(scores)).gather(scores)
+    guided = common.reduce(index >= 0, "any")
+    return common.reduce(points, "mean"), guided
+
+
+def ramp(step: int, length: int) -> float:
+    """``exp(-5 (1 - min(k / K_r, 1))^2)``; 1 without a ramp."""
+    return math.exp(-5 * (1 - min(step / length, 1.0)) ** 2) if length else 1.0
+
+
+__all__ = ["MeanTeacher", "MeanTeacherParams", "ramp"]
