@@ -19,10 +19,32 @@ EPILOG = """\
 
   ssl3d split --ratio 1% --seed 0         then: ssl3d train supervised
   ssl3d split --official lasermix-1%      as LaserMix and others publish
-  ssl3d split --list my_scans.txt         one 00/000123 per line
+  ssl3d split --regime sequence --ratio 10%
+  ssl3d split --regime points --ratio 0.1% --protocol voxel
+  ssl3d split --regime 1pt                one point per class and scan
+  ssl3d split --ratio 1% --holdout 09,10  kept out, to tune on
+  ssl3d split --list my_scans.txt         one 00/000123, or one 00, per line
   ssl3d split --show                      the current split, and its budget
 
-The labelled scans are the beginning of one seeded order: with the same seed, the 1% lie inside the 10%."""
+[bold]Regimes[/]
+
+  scan       whole scans: the first floor(ratio x n), at least 1, of a seeded
+             order. Words of the dataset for groups of scans (SemanticKITTI:
+             scene, sequence) take whole groups in the same way.
+  points     some points of every scan, see --protocol.
+  1pt        one point of every class of every scan; --per-class 3: three.
+
+[bold]Protocols of --regime points[/], for a scan of n points
+
+  raw          max(1, floor(ratio x n)) points of those with a class.
+  class        max(1, floor(ratio x n_c)) points of every class with n_c
+               points: PSD (Zhang et al., ICCV 2021), Decoupling.
+  voxel        max(1, round(ratio x n)) voxels of 0.06 m; all points of a
+               voxel get the label of its first: COARSE3D (BMVC 2022).
+  voxel-first  the same voxels, only the first point of each is labelled:
+               COARSE3D without propagation, as its baselines are trained.
+
+Draws depend on the seed and on the scan alone, and smaller ratios lie inside larger ones: the 0.1% inside the 1%."""
 
 app = typer.Typer(add_completion=False)
 
@@ -31,17 +53,46 @@ app = typer.Typer(add_completion=False)
 def split(
     ratio: Annotated[
         str | None,
-        typer.Option("--ratio", metavar="RATIO", help="Share of the train scans: 1%, 10%, 0.05.", show_default=False),
+        typer.Option(
+            "--ratio", metavar="RATIO", help="Share of scans, groups or points: 1%, 0.05.", show_default=False
+        ),
     ] = None,
     official: Annotated[
         str | None,
-        typer.Option("--official", metavar="NAME", help="A published list: lasermix-1%.", show_default=False),
+        typer.Option("--official", metavar="NAME", help="A published list: gpc-5%, lasermix-1%.", show_default=False),
     ] = None,
     list_file: Annotated[
-        Path | None, typer.Option("--list", metavar="FILE", help="Your own list of scan ids.", show_default=False)
+        Path | None,
+        typer.Option("--list", metavar="FILE", help="Your own list of scans or groups.", show_default=False),
     ] = None,
-    regime: Annotated[str, typer.Option("--regime", metavar="scan", help="What is labelled: whole scans.")] = "scan",
-    seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of the order that --ratio cuts.")] = 0,
+    regime: Annotated[
+        str, typer.Option("--regime", metavar="WORD", help="What is labelled: scan, scene, points, 1pt ...")
+    ] = "scan",
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol",
+            metavar="NAME",
+            help="How points are drawn: raw (default), class, voxel, voxel-first.",
+            show_default=False,
+        ),
+    ] = None,
+    per_class: Annotated[
+        int | None,
+        typer.Option(
+            "--per-class", min=1, metavar="K", help="With --regime 1pt: points per class (1).", show_default=False
+        ),
+    ] = None,
+    holdout: Annotated[
+        str | None,
+        typer.Option(
+            "--holdout",
+            metavar="GROUPS",
+            help="Train sequences to keep out, to tune without val: 09,10.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of what is drawn by --ratio or 1pt.")] = 0,
     transductive: Annotated[
         bool, typer.Option("--transductive", help="The val scans (never their labels) count as unlabelled too.")
     ] = False,
@@ -62,27 +113,32 @@ def split(
     jobs: options.Jobs = 0,
     debug: options.Debug = False,
 ) -> None:
-    """Choose the scans whose labels a method may see.
+    """Choose the scans, or the points of each scan, whose labels a method may see.
 
     Acts on the dataset prepared last. Prints the budget: clicks, labelled points, share, points per class.
     """
     if not show and (name or against):
         raise UsageError("--name and --against belong to --show.", hint="Type: ssl3d split --show --name SPLIT")
-    if show and (ratio or official or list_file):
+    makes = {"--ratio": ratio, "--official": official, "--list": list_file, "--protocol": protocol}
+    makes |= {"--per-class": per_class, "--holdout": holdout, "--regime": None if regime == "scan" else regime}
+    if show and (given := [option for option, value in makes.items() if value is not None]):
         raise UsageError(
-            "--show only shows: --ratio, --official and --list make a split.",
+            f"--show only shows: {' and '.join(given)} would make a split.",
             hint="Leave out --show, or name the split to see: ssl3d split --show --name SPLIT",
         )
     words = {"regime": regime, "ratio": ratio, "official": official, "list_file": list_file, "seed": seed}
     start = time.monotonic()
     if not show:
-        words |= {"transductive": transductive, "allow_missing": allow_missing}
+        words |= {"transductive": transductive, "allow_missing": allow_missing, "protocol": protocol}
+        words |= {"per_class": per_class, "holdout": holdout or ()}
         name = choose(workspace, dataset, words, jobs=jobs)
     view = look(workspace, dataset, name, against)
     if as_json:
-        options.print_json({**view.split.to_json(), "share": view.split.budget.share})
+        options.print_json(view.to_json())
     else:
         draw_split(view)
+    if view.no_label:
+        console.warn(f"no label is visible of: {', '.join(view.no_label)} (the train scans have points of them)")
     if not show:
         facts = {"where": view.split.folder, "took": console.time_text(time.monotonic() - start)}
         console.done(f"split {view.split.name}", facts, then=[options.command_line("train", "supervised")])
@@ -115,6 +171,8 @@ def draw_split(view: SplitView) -> None:
     paper.print(
         f"[bold]{escape(result.name)}[/] of {escape(result.dataset)}: {len(result.labelled):,} labelled scans, {hidden}"
     )
+    for line in _remarks(view):
+        paper.print(escape(line))
     clicks, points = console.count_text(budget.clicks), console.count_text(budget.labelled_points)
     share = console.percent_text(budget.share)
     paper.print(f"budget: {clicks} clicks, {points} labelled points, {share} of the points of the train scans")
@@ -136,3 +194,18 @@ def draw_split(view: SplitView) -> None:
         "",
     ]
     paper.print(console.table(columns, rows))
+
+
+def _remarks(view: SplitView) -> list[str]:
+    """What is unusual about a split, a line each."""
+    result, partial = view.split, view.split.budget.partial_scans
+    lines = []
+    if partial:
+        lines.append(f"{partial:,} of the labelled scans are labelled in part: their other points count as unlabelled")
+    if not result.unlabelled:
+        rest = "the only unlabelled points are those of these scans" if partial else "nothing is left to learn from"
+        lines.append(f"there is no unlabelled scan: {rest} without labels")
+    if result.holdout:
+        groups = ", ".join(result.params["holdout"])
+        lines.append(f"held out, neither labelled nor unlabelled: {groups} ({len(result.holdout):,} scans)")
+    return lines

@@ -81,6 +81,11 @@ def test_unknown_names_are_usage_errors() -> None:
         load_spec("nuscene")
 
 
+def test_words_for_whole_groups() -> None:
+    assert SPEC.regimes == {"scan": "scan", "scene": "group", "sequence": "group"}
+    assert list(SPEC.official) == ["lasermix", "lim3d", "gpc"]
+
+
 def test_a_broken_specification_names_what_it_lacks() -> None:
     with pytest.raises(DataError, match="ignore"):
         parse_spec({"classes": {"single": {"names": ["a"], "raw_ids": [1], "learning_map": {"1": 0}}}})

@@ -86,11 +86,11 @@ def test_spellings_of_a_published_list(text: str) -> None:
     assert parse_official(text, SPEC) == ("lasermix", "1")
 
 
-@pytest.mark.parametrize("text", ["lasermix", "lasermix-3%", "lasermax-1%", "1%"])
+@pytest.mark.parametrize("text", ["lasermix", "lasermix-3%", "lasermax-1%", "1%", "gpc-1%", ""])
 def test_unknown_published_lists_are_refused(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_official(text, SPEC)
-    assert caught.value.hint
+    assert "lasermix-50%, lim3d-1%" in str(caught.value.hint) and "gpc-40%" in str(caught.value.hint)
 
 
 def test_published_lists_want_all_their_scans() -> None:
@@ -103,6 +103,15 @@ def test_published_lists_want_all_their_scans() -> None:
     assert 0 < len(choose_official("lasermix", "1", SPEC, some, True)) < 191
     with pytest.raises(UsageError, match="191 of the 191"):
         choose_official("lasermix", "1", SPEC, scans[:1], True)
+
+
+@pytest.mark.parametrize(("text", "count"), [("gpc-5%", 956), ("lim3d-1%", 191), ("LiM3D 50", 9565), ("gpc:40", 7652)])
+def test_every_published_list_of_the_complete_dataset(text: str, count: int) -> None:
+    scans = [scan(scan_id) for scan_id in TRAIN]
+    chosen = choose_official(*parse_official(text, SPEC), SPEC, scans, False)
+    assert len(set(chosen)) == count
+    without = choose_official(*parse_official(text, SPEC), SPEC, scans, False, holdout=("07", "02"))
+    assert without == [scan_id for scan_id in chosen if scan_id[:2] not in ("07", "02")]
 
 
 SCANS = [scan("00/000000"), scan("00/000001"), scan("01/000000", annotated=False), scan("08/000000"), scan("11/000000")]
