@@ -94,7 +94,7 @@ def class_bars(results: Sequence[EvalResult], protocol: str, path: Path) -> Path
     axes.set_xlabel("")
     axes.grid(axis="x", visible=False)
     _run_legend(
-        figure, [f"{result.run} ({100 * result.scores(protocol).miou:.1f})" for result in results], 0.25 * len(results)
+        figure, [f"{result.name} ({100 * result.scores(protocol).miou:.1f})" for result in results], 0.25 * len(results)
     )
     return save_figure(figure, path)
 

@@ -1,7 +1,8 @@
 """Evaluates a network on every original point of a subset; may be killed at any time, and goes on with the next unit.
 
-The result lies in the run: ``eval/<subset>-<checkpoint>.json`` holds the counts, so that every protocol can be applied
-later without the network. It is believed only while checkpoint, prepared data and list of scans are the same.
+The result lies in the run: ``eval/<subset>-<checkpoint>.json`` (``...-ema.json`` of averaged weights) holds the counts,
+so that every protocol can be applied later without the network. It is believed only while checkpoint, prepared data
+and list of scans are the same.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ssl3d.pipeline.evaluation.result import EvalResult
 from ssl3d.pipeline.evaluation.subject import Subject, predicting
 from ssl3d.pipeline.files import digest_value, read_json, remove_tree, write_json, writing
 from ssl3d.pipeline.progress import Progress, Silent
+from ssl3d.pipeline.splits import find_split
 
 VERSION = 1
 """Raised when the same network would give other counts: old results become stale."""
@@ -36,18 +38,18 @@ def evaluate(
     """The counts of ``subject`` on the labeled scans of ``subset``: computed, or from disk while nothing changed.
 
     Args:
-        subset: ``val`` (or ``train``).
+        subset: ``val``, ``train``, or ``holdout``: the train scans that the split of the run keeps out of training.
         device: where the network computes.
         jobs: threads of the network, 0 for all; above 1, one more thread reads ahead.
         overwrite: computes again in any case.
 
     Raises:
-        UsageError: the subset has no scans, or none with labels.
+        UsageError: the subset has no scans, or none with labels; the split of the run has no holdout.
         DataError: the run was trained for other classes, or labels do not fit a scan.
     """
     progress = progress or Silent()
     subject.check_classes(dataset)
-    scans = labeled_scans(dataset, subset, progress)
+    scans = labeled_scans(dataset, subject, subset, progress)
     path = result_path(subject, subset)
     key = result_key(dataset, subject, scans)
     with dataset.handle.workspace.lock(f"eval-{subject.run}", progress):
@@ -56,11 +58,11 @@ def evaluate(
             return replace(cached, run=subject.run)  # the folder may have been renamed
         if cached is not None and not overwrite:
             progress.say(
-                f"{subject.run}: the checkpoint or the data changed since its last evaluation: evaluating again"
+                f"{subject.name}: the checkpoint or the data changed since its last evaluation: evaluating again"
             )
         with writing(path.parent):
             partial = _partial_folder(path, key, overwrite)
-            counting = _Counting(dataset, scans, partial, progress, subject.run)
+            counting = _Counting(dataset, scans, partial, progress, subject.name)
             confusion = counting.run(subject, device, jobs)
             result = _result(subject, dataset, subset, confusion, len(scans), key)
             result.save(path)
@@ -70,24 +72,52 @@ def evaluate(
 
 def cached_result(dataset: PreparedDataset, subject: Subject, subset: str = "val") -> EvalResult | None:
     """The result on disk while it is up to date, else None. Computes nothing."""
-    scans = [scan for scan in dataset.subset(subset) if scan.labelled]
+    scans = [scan for scan in subset_scans(dataset, subject, subset) if scan.labelled]
     found = EvalResult.load(result_path(subject, subset))
     return found if found is not None and found.key == result_key(dataset, subject, scans) else None
 
 
 def result_path(subject: Subject, subset: str) -> Path:
-    return subject.folder / "eval" / f"{subset}-{subject.checkpoint}.json"
+    return subject.folder / "eval" / f"{subset}-{subject.key}.json"
 
 
 def result_key(dataset: PreparedDataset, subject: Subject, scans: Sequence[ScanRef]) -> str:
     """Digest of all that the counts depend on."""
     listed = [[scan.scan_id, scan.num_points] for scan in scans]
-    return digest_value([VERSION, subject.digest, dataset.product.key, dataset.product.content, listed])
+    weights = [] if subject.weights == "own" else [subject.weights]  # keys from before there was a choice are right
+    return digest_value([VERSION, subject.digest, dataset.product.key, dataset.product.content, listed, *weights])
 
 
-def labeled_scans(dataset: PreparedDataset, subset: str, progress: Progress) -> list[ScanRef]:
+def subset_scans(dataset: PreparedDataset, subject: Subject, subset: str) -> list[ScanRef]:
+    """The scans of ``subset``, in order of the dataset; ``holdout`` are those of the split that ``subject`` knows.
+
+    Raises:
+        UsageError: the split of the run has no holdout, or is no longer there.
+    """
+    if subset != "holdout":
+        return dataset.subset(subset)
+    where = {"run": subject.run, "split": subject.split}
+    try:
+        held = find_split(dataset.handle, subject.split_hash).holdout if subject.split_hash else ()
+    except UsageError as error:
+        raise UsageError(
+            "the split that the run was trained on cannot be found: which scans it held out is not known",
+            where={**where, "cause": error.what},
+            hint="make it again: type the same ssl3d split command",
+        ) from error
+    if not held:
+        raise UsageError(
+            "the split of the run holds no scans out",
+            where=where,
+            hint="hold some sequences out, and train on that split: ssl3d split --ratio 10% --holdout 09,10",
+        )
+    chosen = set(held)
+    return [scan for scan in dataset.scans if scan.scan_id in chosen]
+
+
+def labeled_scans(dataset: PreparedDataset, subject: Subject, subset: str, progress: Progress) -> list[ScanRef]:
     """The scans of ``subset`` that have labels; says how many have none. ``UsageError`` when nothing is left."""
-    scans = dataset.subset(subset)
+    scans = subset_scans(dataset, subject, subset)
     if not scans:
         counts = {name: len(dataset.subset(name)) for name in ("train", "val", "test")}
         there = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
@@ -201,4 +231,5 @@ def _result(
         confusion=confusion,
         scans=scans,
         key=key,
+        weights=subject.weights,
     )

@@ -38,7 +38,7 @@ def draw_scans(
     """
     progress = progress or Silent()
     subject.check_classes(dataset)
-    scans = spread(labeled_scans(dataset, subset, progress), count)
+    scans = spread(labeled_scans(dataset, subject, subset, progress), count)
     folder = folder or subject.folder / "pictures"
     key = result_key(dataset, subject, scans)[:8]
     files = {scan.index: folder / f"{subset}-{scan.scan_id.replace('/', '-')}-{key}.png" for scan in scans}
@@ -47,12 +47,12 @@ def draw_scans(
         ahead, source, truth = dataset.source(), dataset.source(), dataset.truth()  # ahead is read by another thread
         with (
             writing(folder),
-            progress.task(f"draw {subject.run}", total=len(pending), unit="picture") as task,
+            progress.task(f"draw {subject.name}", total=len(pending), unit="picture") as task,
             predicting(dataset, subject, device, jobs, progress) as predictor,
         ):
             for scan, label in predictor.labels(pending, lambda scan: ahead.view(scan.index)):
                 points = source.view(scan.index).points
-                title = f"{scan.scan_id}, {subject.run}"
+                title = f"{scan.scan_id}, {subject.name}"
                 scan_picture(points, truth.label(scan.index), label, dataset.spec, files[scan.index], title=title)
                 task.advance()
     return [files[scan.index] for scan in scans]

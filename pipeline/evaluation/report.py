@@ -51,8 +51,9 @@ class Row:
     @property
     def name(self) -> str:
         if self.seeds == 1:
-            return self.result.run
-        return f"{self.result.method}, mean ± std of {self.seeds} seeds"
+            return self.result.name
+        averaged = "" if self.result.weights == "own" else f" ({self.result.weights})"
+        return f"{self.result.method}{averaged}, mean ± std of {self.seeds} seeds"
 
     def mean_over(self, classes: Collection[str]) -> Cell:
         """Mean IoU over some classes (the head, the tail), without those that the protocol leaves out."""
@@ -78,9 +79,11 @@ class Group:
         scans = sorted({row.result.scans for row in self.rows})
         checkpoints = sorted({row.result.checkpoint for row in self.rows})
         counts = " or ".join(f"{count:,}" for count in scans)
+        weights = sorted({row.result.weights for row in self.rows})
+        noted = f", weights: {' or '.join(weights)}" if weights != ["own"] else ""
         return (
             f"{self.dataset} {self.subset} ({counts} scan{'s' if scans != [1] else ''}, all original points), "
-            f"protocol {self.protocol}, checkpoint {' or '.join(checkpoints)}, in %"
+            f"protocol {self.protocol}, checkpoint {' or '.join(checkpoints)}{noted}, in %"
         )
 
 
@@ -152,7 +155,8 @@ def _comparable(row: Row) -> tuple[object, ...]:
 
 def _same_but_seed(row: Row) -> tuple[object, ...]:
     result = row.result
-    return result.method, result.backbone, result.recipe, _without_seed(result.split), result.checkpoint, result.step
+    trained = (result.method, result.backbone, result.recipe, _without_seed(result.split))
+    return *trained, result.checkpoint, result.step, result.weights
 
 
 def _without_seed(split: str) -> str:

@@ -32,6 +32,7 @@ def json_text(report: Report) -> str:
             "dataset": row.result.dataset,
             "split": row.result.split,
             "protocol": row.protocol,
+            "weights": row.result.weights,
             "miou": _number(row.cells[0]),
             "accuracy": _number(row.cells[1]),
             "iou": dict(zip(row.result.classes, map(_number, row.cells[len(SUMMARY) :]), strict=True)),
@@ -43,7 +44,8 @@ def json_text(report: Report) -> str:
 
 def csv_text(report: Report) -> str:
     classes = list(dict.fromkeys(name for row in report.rows for name in row.result.classes))
-    facts = ("run", "method", "backbone", "dataset", "split", "seed", "subset", "checkpoint", "step", "scans", "points")
+    trained = ("run", "method", "backbone", "dataset", "split", "seed")
+    facts = (*trained, "subset", "checkpoint", "weights", "step", "scans", "points")
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     scores = ("miou", "accuracy", "overall_accuracy", "head_miou", "tail_miou")
@@ -159,7 +161,8 @@ def html_page(report: Report) -> str:
 def _html_row(row: Row) -> str:
     facts = "".join(f"<td>{html.escape(text)}</td>" for text in (row.name, row.result.split, row.protocol))
     numbers = "".join(f"<td>{text}</td>" for text in _texts(row, lambda text: f"<b>{text}</b>"))
-    title = f"{row.result.method}, {row.result.backbone}, step {row.result.step}"
+    result = row.result
+    title = f"{result.method}, {result.backbone}, step {result.step}, weights: {result.weights}"
     mean = ' class="mean"' if row.seeds > 1 else ""
     return f'<tr{mean} title="{html.escape(title)}">{facts}{numbers}</tr>'
 

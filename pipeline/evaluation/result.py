@@ -22,7 +22,7 @@ class EvalResult:
         split: which labels the run was trained with, for people ("1%").
         seed: of the training.
         recipe: digest of everything else that was chosen; only runs of one recipe are averaged over seeds.
-        subset: ``val`` (or ``train``).
+        subset: ``val``, ``train``, or ``holdout`` (scans that the run's split keeps out of training).
         checkpoint: ``last``, or what ``best`` was selected on.
         step: optimizer steps of that checkpoint.
         classes, colors: C names and "#rrggbb" colors, in class order.
@@ -30,6 +30,7 @@ class EvalResult:
         confusion: counts over all original points.
         scans: number of scans.
         key: digest of all that the counts depend on (checkpoint, dataset, list of scans).
+        weights: ``own``, or ``ema``: the average of the network's weights (results from before there was one: own).
     """
 
     run: str
@@ -48,6 +49,12 @@ class EvalResult:
     confusion: Confusion
     scans: int
     key: str
+    weights: str = "own"
+
+    @property
+    def name(self) -> str:
+        """The run, and its weights where they are not its own; for people."""
+        return self.run if self.weights == "own" else f"{self.run} ({self.weights})"
 
     @property
     def head(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ssl3d.models.backbones.base import Segmenter
     from ssl3d.pipeline.evaluation.predictor import Predictor
     from ssl3d.pipeline.training.run import RunDirectory
+    from ssl3d.pipeline.training.weights import Resolved, Weights
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Subject:
         folder: of the run; results are kept in its ``eval/``.
         step: the optimizer steps of the checkpoint; only called when something has to be computed, as is
         load: device -> the network.
+        weights: which of its weights: its ``own``, or ``ema``, their average.
+        split_hash: of the split that it was trained on; None: it saw all labels.
     """
 
     run: str
@@ -47,6 +50,18 @@ class Subject:
     folder: Path
     step: Callable[[], int]
     load: Callable[[str], Segmenter]
+    weights: Resolved = "own"
+    split_hash: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The run, and its weights where they are not its own; for people."""
+        return f"{self.run} (ema)" if self.weights == "ema" else self.run
+
+    @property
+    def key(self) -> str:
+        """The checkpoint and its weights, as file names say it."""
+        return f"{self.checkpoint}-ema" if self.weights == "ema" else self.checkpoint
 
     def check_classes(self, dataset: PreparedDataset) -> None:
         """Raises ``DataError`` when the network was trained for other classes than the dataset has."""
@@ -59,13 +74,23 @@ class Subject:
             )
 
 
-def subject_of(run: RunDirectory) -> Subject:
-    """The network of a run: of the checkpoint that counts. ``UsageError`` while it has none; imports no torch."""
+def subject_of(run: RunDirectory, weights: Weights = "auto") -> Subject:
+    """The network of a run: of the checkpoint that counts. Imports no torch.
+
+    Args:
+        weights: ``auto`` means the averaged weights where the run keeps an average.
+
+    Raises:
+        UsageError: it has no checkpoint yet, or not the average that is asked for.
+    """
+    from ssl3d.pipeline.training.weights import resolve_weights
+
+    resolved = resolve_weights(run, weights)
 
     def load(device: str) -> Segmenter:
         from ssl3d.pipeline.training.build import load_predictor
 
-        return load_predictor(run, device)[0]
+        return load_predictor(run, device, resolved)[0]
 
     config = run.config
     return Subject(
@@ -81,6 +106,8 @@ def subject_of(run: RunDirectory) -> Subject:
         folder=run.path,
         step=run.checkpoint_step,
         load=load,
+        weights=resolved,
+        split_hash=config.split.hash if config.split is not None else None,
     )
 
 

@@ -102,7 +102,7 @@ def predict(
         kept = [scan for scan in scans if _finished(out / writer.path(scan), writer.size(scan.num_points))]
         done = {scan.index for scan in kept}
         pending = [scan for scan in scans if scan.index not in done]
-        with progress.task(f"predict {subject.run}", total=len(scans), unit="scan") as task:
+        with progress.task(f"predict {subject.name}", total=len(scans), unit="scan") as task:
             task.advance(len(kept))
             if pending:
                 source = dataset.source()
@@ -154,6 +154,7 @@ def _identity(dataset: PreparedDataset, subject: Subject, format: str) -> dict[s
         "run": subject.run,
         "checkpoint": subject.checkpoint,
         "digest": subject.digest,
+        "weights": subject.weights,
         "dataset": dataset.name,
         "prepared": dataset.product.key,
     }
@@ -187,6 +188,8 @@ def _begin(
             "this is a file, predictions need a folder", where={"out": out}, hint="choose another place with --out DIR"
         )
     manifest = read_json(out / MANIFEST) or {}
+    if manifest:
+        manifest.setdefault("weights", "own")  # from before there was a choice
     same = {name: manifest.get(name) for name in identity} == dict(identity)
     covered = set(manifest.get("subsets", ())) if same else set()
     doubtful = [path for subset in files if overwrite or subset not in covered for path in files[subset]]
@@ -207,7 +210,8 @@ def _begin(
 
 
 def _whose(manifest: Mapping[str, Any]) -> str:
-    return f"another run or checkpoint (run '{manifest.get('run')}', dataset '{manifest.get('dataset')}')"
+    facts = {name: manifest.get(name) for name in ("run", "dataset", "weights")}
+    return f"another run, checkpoint or weights ({', '.join(f'{name} {value!r}' for name, value in facts.items())})"
 
 
 def _finished(path: Path, size: int) -> bool:

@@ -12,11 +12,13 @@ from ssl3d.cli import console, options
 from ssl3d.data.errors import Ssl3dError, UsageError
 
 if TYPE_CHECKING:
+    from ssl3d.pipeline.dataset import PreparedDataset
     from ssl3d.pipeline.evaluation.report import Report
     from ssl3d.pipeline.evaluation.result import EvalResult
     from ssl3d.pipeline.training.run import RunDirectory
     from ssl3d.pipeline.workspace import Workspace
 
+Weights = Literal["auto", "own", "ema"]
 Format = Literal["table", "json", "csv", "markdown", "latex", "html"]
 
 EPILOG = """\
@@ -26,6 +28,8 @@ EPILOG = """\
   ssl3d eval RUN_A RUN_B --report markdown --out report.md
   ssl3d eval --report json | jq '.runs\\[] | {run, miou}'
   ssl3d eval RUN --pictures 3       and three scans as PNG
+  ssl3d eval --weights ema          averaged weights (train.ema), for every method the same average
+  ssl3d eval RUN --subset holdout   to choose parameters: the scans that ssl3d split --holdout kept out
 
 The report goes to stdout, progress to stderr. RUN is the name, or a beginning or an ending that only one run has."""
 
@@ -43,7 +47,14 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    subset: Annotated[Literal["val", "train"], typer.Option("--subset", help="Which scans.")] = "val",
+    subset: Annotated[
+        Literal["val", "train", "holdout"],
+        typer.Option("--subset", help="Which scans; holdout: those that the run's split kept out of training."),
+    ] = "val",
+    weights: Annotated[
+        Weights,
+        typer.Option("--weights", help="A run's own, or their average (train.ema); auto: the average if it has one."),
+    ] = "auto",
     report: Annotated[Format, typer.Option("--report", help="How to print it.")] = "table",
     protocols: Annotated[
         list[str] | None,
@@ -75,10 +86,10 @@ def evaluate(
     for name in protocols or []:
         apply(Confusion(1), name)  # an unknown name is an error before anything is computed
     space = options.open_workspace(workspace, create=False)
-    chosen = choose_runs(space, runs or [], dataset)
+    chosen = choose_runs(space, runs or [], dataset, subset, weights)
     start = time.monotonic()
     results, pictured = score(
-        space, chosen, subset=subset, pictures=pictures, overwrite=overwrite, jobs=jobs, device=device
+        space, chosen, subset=subset, weights=weights, pictures=pictures, overwrite=overwrite, jobs=jobs, device=device
     )
     named = protocols or list(dict.fromkeys(run.config.data.protocol for run in chosen))
     text = write_report(results, named, report, out)
@@ -89,13 +100,16 @@ def evaluate(
         facts["pictures"] = "\n".join(map(str, pictured))
     facts["took"] = console.time_text(time.monotonic() - start)
     best = max(results, key=lambda result: result.scores("nanmean").miou)
-    then = [options.command_line("predict", best.run, "--format", "semantickitti", "--out", "predictions")]
+    these = [] if weights == "auto" else ["--weights", weights]
+    then = [options.command_line("predict", best.run, *these, "--format", "semantickitti", "--out", "predictions")]
     if text is None or out is not None or pictured:
         console.done(f"evaluated {len(results)} run{'s' * (len(results) > 1)} on {subset}", facts, then=then)
 
 
-def choose_runs(space: Workspace, names: list[str], dataset: str | None) -> list[RunDirectory]:
-    """The named runs, or every finished run of a dataset (default: the one prepared last)."""
+def choose_runs(
+    space: Workspace, names: list[str], dataset: str | None, subset: str = "val", weights: Weights = "auto"
+) -> list[RunDirectory]:
+    """The named runs, or every finished run of a dataset (default: the one prepared last) that can be scored so."""
     from ssl3d.pipeline.dataset import PreparedDataset
     from ssl3d.pipeline.training.run import RunDirectory
 
@@ -112,8 +126,8 @@ def choose_runs(space: Workspace, names: list[str], dataset: str | None) -> list
         )
     if len(finished) < len(known):
         console.say(f"left out: {len(known) - len(finished)} unfinished (ssl3d runs lists them)")
-    classes = PreparedDataset(handle).spec.classes
-    obstacles = {run.name: _obstacle(run, classes) for run in finished}
+    prepared = PreparedDataset(handle)
+    obstacles = {run.name: _obstacle(run, prepared, subset, weights) for run in finished}
     for name, why in obstacles.items():  # one bad run, which nobody named, does not stop the others
         if why is not None:
             console.say(f"left out: {name}: {why}")
@@ -123,12 +137,15 @@ def choose_runs(space: Workspace, names: list[str], dataset: str | None) -> list
     return chosen
 
 
-def _obstacle(run: RunDirectory, classes: tuple[str, ...]) -> str | None:
-    """Why a finished run cannot be scored on a dataset of these classes; None when it can."""
+def _obstacle(run: RunDirectory, dataset: PreparedDataset, subset: str, weights: Weights) -> str | None:
+    """Why a finished run cannot be scored on a dataset; None when it can."""
+    from ssl3d.pipeline.evaluation.evaluate import subset_scans
+    from ssl3d.pipeline.evaluation.subject import subject_of
+
     try:
-        if run.config.data.classes != classes:
+        if run.config.data.classes != dataset.spec.classes:
             return "trained for other classes than the dataset has now"
-        run.checkpoint_path()
+        subset_scans(dataset, subject_of(run, weights), subset)
     except Ssl3dError as error:
         return error.what
     return None
@@ -144,6 +161,7 @@ def score(
     jobs: int,
     device: str,
     folder: Path | None = None,
+    weights: Weights = "auto",
 ) -> tuple[list[EvalResult], list[Path]]:
     """Evaluates what is not evaluated yet, and draws ``pictures`` scans of each run (into a folder of ``folder``)."""
     from ssl3d.pipeline.dataset import PreparedDataset
@@ -156,7 +174,7 @@ def score(
     results, drawn = [], []
     for run in runs:
         dataset = PreparedDataset(space.dataset(run.config.data.name))
-        subject = subject_of(run)
+        subject = subject_of(run, weights)
         results.append(
             run_evaluation(
                 dataset, subject, subset=subset, device=place, jobs=jobs, progress=progress, overwrite=overwrite

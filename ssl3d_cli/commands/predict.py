@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,6 +36,10 @@ def predict(
             show_default="val and test, as far as there are any",
         ),
     ] = None,
+    weights: Annotated[
+        Literal["auto", "own", "ema"],
+        typer.Option("--weights", help="Its own, or their average (train.ema); auto: the average if it has one."),
+    ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace predictions of another run.")] = False,
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
     jobs: options.Jobs = 0,
@@ -51,9 +55,10 @@ def predict(
     start = time.monotonic()
     space = options.open_workspace(workspace, create=False)
     directory = RunDirectory.open(space, run)
+    subject = subject_of(directory, weights)
     result = write(
         PreparedDataset(space.dataset(directory.config.data.name)),
-        subject_of(directory),
+        subject,
         out,
         format=form,
         subsets=subsets or None,
@@ -69,4 +74,4 @@ def predict(
         "where": result.out,
         "took": console.time_text(time.monotonic() - start),
     }
-    console.done(f"predicted with {directory.name}", facts)
+    console.done(f"predicted with {subject.name}", facts)

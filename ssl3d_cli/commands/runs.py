@@ -103,14 +103,16 @@ def summary(directory: RunDirectory) -> dict[str, Any]:
 
 
 def evaluations(directory: RunDirectory) -> dict[str, float]:
-    """Subset -> mIoU in percent under ``PROTOCOL``, of the evaluations kept in the run."""
+    """Subset -> mIoU in percent under ``PROTOCOL``, of the evaluations kept in the run; ``val ema`` is that of the
+    averaged weights."""
     from ssl3d.pipeline.evaluation.result import EvalResult
 
     found = {}
     for path in sorted((directory.path / "eval").glob("*.json")):
         result = EvalResult.load(path)
         if result is not None:
-            found[result.subset] = 100 * result.scores(PROTOCOL).miou
+            name = result.subset if result.weights == "own" else f"{result.subset} {result.weights}"
+            found[name] = 100 * result.scores(PROTOCOL).miou
     return found
 
 

@@ -40,7 +40,7 @@ def test_json_is_the_published_schema_in_percent(make_result: MakeResult) -> Non
         ("a", "nanmean"),
         ("b", "nanmean"),
     ]
-    keys = ["run", "method", "backbone", "dataset", "split", "protocol", "miou", "accuracy", "iou"]
+    keys = ["run", "method", "backbone", "dataset", "split", "protocol", "weights", "miou", "accuracy", "iou"]
     assert all(list(run) == keys for run in runs)
     first = runs[0]
     iou = {"car": 900 / 1900, "other-vehicle": 500 / 1100, "traffic-sign": 100 / 1500}
@@ -135,6 +135,24 @@ def test_seeds_are_averaged_only_where_nothing_else_differs(make_result: MakeRes
     assert len(json.loads(Report(results, ["nanmean"]).json())["runs"]) == 6
     again = [results[0], make_result("a0 again", (800, 500, 100), seed=0)]
     assert len(Report(again, ["nanmean"]).groups[0].rows) == 2
+
+
+def test_averaged_weights_are_named_and_averaged_over_seeds_only_among_themselves(make_result: MakeResult) -> None:
+    both = [make_result("a", seed=seed, weights=weights) for weights in ("own", "ema") for seed in (0, 1)]
+    report = Report([*both, make_result("b", split="100%", weights="ema")], ["nanmean"])
+    names = [row.name for row in report.groups[0].rows]
+    means = ["supervised, mean ± std of 2 seeds", "supervised (ema), mean ± std of 2 seeds"]
+    assert names == ["a", "a", "a (ema)", "a (ema)", "b (ema)", *means]
+    for write in (Report.markdown, Report.latex, Report.html):
+        text = write(report)
+        assert "a (ema)" in text and "weights: ema or own" in text
+    assert "weights: ema or own" in drawn(report, 240) and "a (ema)" in drawn(report, 80)
+    assert [run["weights"] for run in json.loads(report.json())["runs"]] == ["own", "own", "ema", "ema", "ema"]
+    assert [run["run"] for run in json.loads(report.json())["runs"]] == ["a"] * 4 + ["b"]
+    lines = list(csv.DictReader(io.StringIO(report.csv())))
+    assert [line["weights"] for line in lines] == ["own", "own", "ema", "ema", "ema"]
+    assert "weights" not in Report(both[:2], ["nanmean"]).groups[0].title
+    assert "weights: ema," in Report(both[2:], ["nanmean"]).groups[0].title
 
 
 def test_another_draw_of_the_labeled_scans_is_another_seed(make_result: MakeResult) -> None:
@@ -234,6 +252,9 @@ def test_results_survive_the_disk_and_damage_is_not_believed(make_result: MakeRe
     result.save(path)
     assert EvalResult.load(path) == result
     whole = path.read_text()
+    assert '"weights": "own"' in whole
+    path.write_text(whole.replace(', "weights": "own"', ""))  # as it was written before there was a choice
+    assert EvalResult.load(path) == result
     for damaged in (whole[:-30], "", "[]", whole.replace('"schema": 1', '"schema": 2'), whole.replace("classes", "c")):
         path.write_text(damaged)
         assert EvalResult.load(path) is None
