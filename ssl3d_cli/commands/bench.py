@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,14 @@ STAGES_EPILOG = """\
 
   ssl3d bench stages --json stages.json
   ssl3d bench stages --quick          smaller inputs: a look, not a claim"""
+
+STREETS_EPILOG = """\
+[bold]Example[/]
+
+  ssl3d bench streets --json streets.json
+  ssl3d bench streets --streets DIR --real /data/kitti --json streets.json
+
+Only means over scans are written, never a recording. What --picture draws with --real is for your eyes only."""
 
 app = typer.Typer(
     add_completion=False,
@@ -61,6 +70,47 @@ def stages(
     rows = measured.run(progress=console.ConsoleProgress(), jobs=jobs, quick=quick)
     machine = describe_machine(f"ssl3d bench stages{' --quick' if quick else ''} --jobs {jobs}")
     finish(rows, machine, json_file, start)
+
+
+@app.command(epilog=STREETS_EPILOG)
+def streets(
+    folder: Annotated[
+        Path | None,
+        typer.Option("--streets", metavar="DIR", help="Generated streets.", show_default="generates preset bench"),
+    ] = None,
+    real: Annotated[
+        Path | None,
+        typer.Option("--real", metavar="DIR", help="Recordings in SemanticKITTI's layout.", show_default=False),
+    ] = None,
+    json_file: JsonFile = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="Draw a scan there (PNG).", show_default=False)
+    ] = None,
+    jobs: options.Jobs = 0,
+    debug: options.Debug = False,
+) -> None:
+    """What the streets are made of on which methods are compared: classes and density, beside recordings."""
+    from ssl3d.benchmarks import street_picture
+    from ssl3d.benchmarks import streets as measured
+    from ssl3d.cli.commands.synth import generate
+
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="ssl3d-bench-") as temporary:
+        root = folder or Path(temporary) / "streets"
+        if folder is None:
+            generate("bench", 0, root, overwrite=False, jobs=jobs)
+        found = measured.run(root, real, progress=console.ConsoleProgress())
+        if picture is not None:
+            street_picture.draw(root, real, picture)
+    columns, rows = measured.table(found)
+    console.out().print(console.table([columns[0], *((name, "right") for name in columns[1:])], rows))
+    facts: dict[str, object] = {"streets": measured.describe(found)}
+    if json_file is not None:
+        write_figures(
+            json_file, {**found, "machine": describe_machine(f"ssl3d bench streets{' --real DIR' if real else ''}")}
+        )
+        facts["wrote"] = json_file
+    console.done("measured streets", {**facts, "took": console.time_text(time.monotonic() - start)})
 
 
 def finish(rows: list[dict[str, Any]], machine: dict[str, Any], json_file: Path | None, start: float) -> None:
