@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ssl3d.data.scan import View
+from ssl3d.models.backbones.base import Inputs, collate_points
+from ssl3d.models.elements import ElementMap
+from ssl3d.models.rows import lookup_rows, match_points, point_to_view
+
+
+def inputs(*views: list[tuple[int, int]]) -> Inputs:
+    shared = collate_points(
+        [
+            View(np.zeros((len(rows), 3), np.float32), {}, np.array(rows, np.int64), np.zeros(len(rows), np.uint8))
+            for rows in views
+        ]
+    )
+    count = len(shared["rows"])
+    return Inputs(elements=ElementMap(torch.arange(count), count), **shared)
+
+
+def test_rows_are_found_by_scan_and_row() -> None:
+    rows = torch.tensor([[0, 5], [1, 5], [1, 2]])
+    assert lookup_rows(torch.tensor([[1, 5], [0, 2], [1, 2], [0, 5]]), rows).tolist() == [1, -1, 2, 0]
+    assert lookup_rows(torch.tensor([[1, 5]]), rows[:0]).tolist() == [-1]
+
+
+def test_rows_beyond_32_bits_of_a_scan_do_not_mix() -> None:
+    big = 2**32 - 1
+    rows = torch.tensor([[0, big], [1, 0]])
+    assert lookup_rows(torch.tensor([[1, 0], [0, big], [0, 0]]), rows).tolist() == [1, 0, -1]
+
+
+def test_two_crops_of_one_scan() -> None:
+    a, b = inputs([(0, 1), (0, 2), (0, 9)], [(3, 4)]), inputs([(0, 9), (0, 2)], [(3, 5), (3, 4)])
+    mine, theirs = match_points(a, b)
+    assert mine.tolist() == [1, 2, 3]
+    assert theirs.tolist() == [1, 0, 3]
+    assert point_to_view(a).tolist() == [0, 0, 0, 1]
+
+
+def test_one_scan_twice_in_a_batch_is_kept_apart() -> None:
+    a, b = inputs([(0, 1)], [(0, 1), (0, 2)]), inputs([(0, 2), (0, 1)], [(0, 2)])
+    mine, theirs = match_points(a, b)
+    assert mine.tolist() == [0, 2]
+    assert theirs.tolist() == [1, 2]
+
+
+def test_batches_of_other_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 views cannot be matched with 2"):
+        match_points(inputs([(0, 1)]), inputs([(0, 1)], [(0, 2)]))
