@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl3d.data.augment import AugmentParams, Augmentation
+from ssl3d.data.augment import Augmentation, AugmentParams
 from ssl3d.data.scan import IGNORE, View
 from ssl3d.models.backbones.base import Backbone, Inputs, InputSpec, Levels, Segmenter, collate_points
 from ssl3d.models.backbones.registry import make_backbone
