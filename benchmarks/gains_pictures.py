@@ -98,7 +98,8 @@ def _seeds(axes: Axes, runs: Sequence[Mapping[str, Any]], color: str) -> None:
     shared = set.intersection(*(set(curve["step"]) for curve in runs)) if runs else set()
     steps = sorted(shared)
     at = [dict(zip(curve["step"], curve["visible_miou"], strict=True)) for curve in runs]
-    axes.plot(steps, [statistics.fmean(values[step] for values in at) for step in steps], color=color, linewidth=2)
+    means = [statistics.fmean(values[step] for values in at) for step in steps]
+    axes.plot(steps, means, color=color, linewidth=2, marker="o" if len(steps) == 1 else "")
 
 
 def _variants(value: Figures) -> list[str]:

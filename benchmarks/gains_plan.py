@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ssl3d.benchmarks.gains import Job, Recipe
 from ssl3d.benchmarks.gains_data import Bench
+from ssl3d.data.errors import Ssl3dError
 from ssl3d.pipeline.evaluation.result import EvalResult
 
 CALIBRATION_STEPS = 8
-START_S = 8.0
-"""Starting two processes, before any evaluation has been seen."""
+REST_S = 20.0
+"""Starting a process and evaluating, before any has been seen."""
 
 
 @dataclass
@@ -36,12 +38,12 @@ class Pace:
         every = [value for values in self.steps.values() for value in values]
         return statistics.median(known) if known else max(every, default=None)
 
-    def seconds(self, jobs: Sequence[Job], steps: int) -> float | None:
-        """Of all ``jobs``, one after the other."""
-        paces = [self.step(job) for job in jobs]
+    def seconds(self, jobs: Sequence[Job], steps: int, trained: Collection[Job] = ()) -> float | None:
+        """Of all ``jobs``, one after the other; those of ``trained`` are only evaluated."""
+        paces = [0.0 if job in trained else self.step(job) for job in jobs]
         if any(pace is None for pace in paces):
             return None
-        rest = statistics.median(self.rest) if self.rest else START_S
+        rest = statistics.median(self.rest) if self.rest else REST_S
         return sum(pace * steps + rest for pace in paces if pace is not None)
 
     def learn(self, bench: Bench, job: Job, wall: float | None = None) -> None:
@@ -57,16 +59,28 @@ class Pace:
 
 @dataclass(frozen=True)
 class Plan:
-    """Attributes: ``done``: job -> its result; ``left``: in order; ``pace``: as far as it is known."""
+    """What there is to do.
+
+    Attributes:
+        done: job -> its result.
+        left: in order.
+        trained: of those left, what only has to be evaluated.
+        pace: as far as it is known.
+    """
 
     recipe: Recipe
     done: dict[Job, EvalResult]
     left: tuple[Job, ...]
+    trained: frozenset[Job]
     pace: Pace
 
     @property
     def jobs(self) -> tuple[Job, ...]:
         return (*self.done, *self.left)
+
+    def remaining(self, jobs: Sequence[Job]) -> float | None:
+        """Seconds of ``jobs``, one after the other; None while nothing is known."""
+        return self.pace.seconds(jobs, self.recipe.steps, self.trained)
 
     def lines(self, slots: int) -> list[str]:
         """The plan in words, printed before anything starts."""
@@ -74,14 +88,15 @@ class Plan:
         cells = ", ".join(cell.name for cell in recipe.cells)
         words = [
             f"{len(jobs)} runs: {', '.join(variant.name for variant in recipe.variants)} at {cells}, and the reference "
-            f"({recipe.reference.name}); {recipe.seeds} paired seeds",
+            f"({recipe.reference.name}); {recipe.seeds} paired seed{'s' * (recipe.seeds != 1)}",
             f"budget: {recipe.steps:,} optimizer steps a run, {recipe.steps * len(jobs):,} in all "
             f"({recipe.backbone}, every run evaluated with the same EMA of {recipe.ema:g})",
-            f"done: {len(self.done)}, left: {len(self.left)}",
+            f"done: {len(self.done)}, left: {len(self.left)}"
+            + (f" ({len(self.trained)} of them only to be evaluated)" if self.trained else ""),
         ]
         if not self.left:
             return words
-        whole = self.pace.seconds(self.left, recipe.steps)
+        whole = self.remaining(self.left)
         if whole is None:
             return [*words, "the time of a step is not known before the first run has finished"]
         one = whole / len(self.left)
@@ -94,15 +109,17 @@ class Plan:
 
 def make_plan(bench: Bench) -> Plan:
     """What is there, and the pace of the runs that have finished."""
-    done, left, pace = {}, [], Pace(source="as the finished runs went")
+    done, left, trained, pace = {}, list[Job](), list[Job](), Pace(source="as the finished runs went")
     for job in bench.recipe.jobs():
         result = bench.result(job)
         pace.learn(bench, job)
         if result is None:
             left.append(job)
+            if (run := bench.run(job)) is not None and run.finished:
+                trained.append(job)
         else:
             done[job] = result
-    return Plan(bench.recipe, done, tuple(left), pace)
+    return Plan(bench.recipe, done, tuple(left), frozenset(trained), pace)
 
 
 def calibrate(bench: Bench, plan: Plan) -> None:
@@ -115,9 +132,10 @@ def calibrate(bench: Bench, plan: Plan) -> None:
             continue
         data = bench.data(split)
         config = bench.recipe.config(job).bound(data.dataset, data.split)
-        passes = time_steps(config, data, CALIBRATION_STEPS, threads=1)
-        plan.pace.steps[job.variant.method, job.cell.regime].append(passes.step)
-        plan.pace.source = f"as {CALIBRATION_STEPS} steps of each method went"
+        with suppress(Ssl3dError):  # it will say so itself, and the others go on
+            passes = time_steps(config, data, CALIBRATION_STEPS, threads=1)
+            plan.pace.steps[job.variant.method, job.cell.regime].append(passes.step)
+            plan.pace.source = f"as {CALIBRATION_STEPS} steps of each method went"
 
 
 def hours(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssl3d.benchmarks.gains import WEIGHTS, Job
+from ssl3d.benchmarks.gains import Job
+from ssl3d.benchmarks.gains_child import Order
 from ssl3d.benchmarks.gains_data import DATASET, Bench
 from ssl3d.data.workers import THREAD_VARIABLES
 from ssl3d.pipeline.evaluation.result import EvalResult
+from ssl3d.pipeline.training.run import RunDirectory
 
 POLL_S = 0.2
 STOP_S = 120.0
@@ -35,10 +38,10 @@ class Failure:
 
 @dataclass
 class _Child:
-    """The process that trains or evaluates the run of a job."""
+    """The process of a job; None while it has to wait."""
 
     job: Job
-    commands: deque[list[str]]
+    run: RunDirectory
     log: Path
     begun: float = field(default_factory=time.monotonic)
     process: subprocess.Popen[bytes] | None = None
@@ -86,44 +89,56 @@ class Runner:
         return failures
 
     def _child(self, job: Job) -> _Child:
-        split, run = self.bench.split(job), self.bench.run(job)
-        assert split is not None and run is not None
-        place = ["--workspace", str(self.bench.workspace.root), "--jobs", "1", "--device", self.device]
-        train = [*self.bench.recipe.train_command(job), "--split", split.key, "--dataset", DATASET, *place]
-        evaluate = ["eval", run.name, "--subset", self.bench.subset, "--weights", WEIGHTS, *place]
+        run = self.bench.run(job)
+        assert run is not None
         log = self.logs / f"{run.name}.log"
         log.unlink(missing_ok=True)
-        return _Child(job, deque([train, evaluate]), log)
+        return _Child(job, run, log)
 
     def _over(self, child: _Child) -> bool:
-        """Starts what is next for a job. True when nothing is left, or something failed."""
+        """Whether the process of a child has ended; starts it when nobody else has the run."""
         if child.process is not None:
-            code = child.process.poll()
-            if code is None:
-                return False
-            if code != 0 or not child.commands:
-                return True
-        run = self.bench.run(child.job)
-        if run is not None and run.is_locked():  # left running by a killed benchmark, or started by hand
-            if run.name not in self._waiting:
-                self._waiting.add(run.name)
+            return child.process.poll() is not None
+        if child.run.is_locked():  # left running by a benchmark that was killed, or started by hand
+            if child.run.name not in self._waiting:
+                self._waiting.add(child.run.name)
                 self.say(f"{child.job.name}: another process trains it; waiting for that")
-            return False
-        child.process = _start(child.commands.popleft(), child.log)
+        else:
+            child.begun = time.monotonic()
+            child.process = _start(self._order(child.job), child.log)
         return False
 
+    def _order(self, job: Job) -> Order:
+        recipe, split = self.bench.recipe, self.bench.split(job)
+        assert split is not None
+        place = ["--split", split.key, "--dataset", DATASET, "--workspace", str(self.bench.workspace.root)]
+        return Order(
+            workspace=str(self.bench.workspace.root),
+            dataset=DATASET,
+            split=split.key,
+            method=job.variant.method,
+            backbone=recipe.backbone,
+            steps=recipe.steps,
+            seed=job.seed,
+            overrides=recipe.overrides(job),
+            subset=self.bench.subset,
+            device=self.device,
+            command=shlex.join(["ssl3d", *recipe.train_command(job), *place, "--jobs", "1"]),
+        )
+
     def _ended(self, child: _Child) -> EvalResult | Failure:
-        result = self.bench.result(child.job)
-        if child.process is not None and child.process.returncode == 0 and result is not None:
+        assert child.process is not None
+        code = child.process.returncode
+        result = self.bench.result(child.job) if code == 0 else None
+        if result is not None:
             return result
-        code = None if child.process is None else child.process.returncode
         return Failure(child.job, _last_words(child.log) or f"ended with exit code {code}", child.log)
 
 
-def _start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """``ssl3d ARGUMENTS`` with one thread; away from the terminal's Ctrl-C, which its parent passes on once."""
+def _start(order: Order, log: Path) -> subprocess.Popen[bytes]:
+    """A process of one thread, away from the terminal's Ctrl-C, which its parent passes on once."""
     environment: dict[str, Any] = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
-    command = [sys.executable, "-m", "ssl3d.cli", *arguments]
+    command = [sys.executable, "-m", "ssl3d.benchmarks.gains_child", *order.words()]
     with log.open("ab") as file:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
@@ -159,10 +174,9 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _last_words(log: Path, lines: int = 12) -> str:
-    """The end of a log, without the frames that panels are drawn with."""
+    """The end of a log."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return ""
-    plain = [line.strip(" │╭╮╰╯─") for line in text.splitlines()]
-    return "\n".join([line for line in plain if line][-lines:])
+    return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])

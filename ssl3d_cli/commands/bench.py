@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ssl3d.cli import console, options
+from ssl3d.cli.commands import bench_gains
 from ssl3d.pipeline.machine import package_versions, processor_name, usable_cores
 
 EPILOG = """\
@@ -111,6 +112,9 @@ def streets(
         )
         facts["wrote"] = json_file
     console.done("measured streets", {**facts, "took": console.time_text(time.monotonic() - start)})
+
+
+app.command(epilog=bench_gains.EPILOG)(bench_gains.gains)
 
 
 def finish(rows: list[dict[str, Any]], machine: dict[str, Any], json_file: Path | None, start: float) -> None:

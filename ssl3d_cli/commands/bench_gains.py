@@ -179,7 +179,7 @@ def _run(bench: Bench, plan: Plan, done: dict[Job, EvalResult], jobs: int, devic
                 return
             done[job] = ended
             plan.pace.learn(bench, job, wall)
-            rest = plan.pace.seconds(left, bench.recipe.steps)
+            rest = plan.remaining(left)
             score = 100 * ended.scores(bench.dataset.spec.name).miou
             then = f", about {hours(rest / jobs)} left" if left and rest else ""
             count = f"{total - len(left)}/{total}"
