@@ -75,13 +75,17 @@ class Recipe:
 
     methods: tuple[str, ...] = ("mean_teacher",)
     backbone: str = "minkunet-micro"
-    steps: int = 800
+    steps: int = 600
     seeds: int = 5
     ema: float = 0.99
     common: tuple[str, ...] = ("backbone.voxel_size=0.3", "train.batch=1", "optimizer.lr=0.01")
     of_method: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: MappingProxyType(
-            {"supervised": ("supervised.lambda_lov=1",), "mean_teacher": ("mean_teacher.lambda_lov=1",)}
+            {
+                "supervised": ("supervised.lambda_lov=1",),
+                # the published weight, and the published keep rate as the average that evaluates every method
+                "mean_teacher": ("mean_teacher.lambda_lov=1", "mean_teacher.alpha=0.99", "mean_teacher.w=200"),
+            }
         )
     )
     ablations: Mapping[str, tuple[Variant, ...]] = field(
@@ -96,7 +100,7 @@ class Recipe:
         )
     )
     ratios: Mapping[str, tuple[str, ...]] = field(
-        default_factory=lambda: MappingProxyType({"scan": ("1%", "10%"), "points": ("0.01%", "0.1%")})
+        default_factory=lambda: MappingProxyType({"scan": ("1%", "2%"), "points": ("0.1%", "1%")})
     )
     reference: Cell = Cell("scan", "100%")
     room: float = 12.0
