@@ -95,14 +95,13 @@ def voxels_of(points: npt.NDArray[np.float32]) -> tuple[Rows, Rows]:
     """
     if not len(points):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    exact = points.astype(np.float64)
-    least = exact.min(axis=0)
-    extent = (exact.max(axis=0) - least) / VOXEL_SIZE + 2
+    axes = np.ascontiguousarray(points.T, np.float64)  # (3, n): whole rows are many times quicker than triples
+    least = axes.min(axis=1, keepdims=True)
+    extent = (axes.max(axis=1) - least[:, 0]) / VOXEL_SIZE + 2
     if not np.isfinite(extent).all() or float(np.prod(extent)) >= 2.0**62:
         raise DataError("the points of a scan are too far apart for a grid", where={"meters": extent * VOXEL_SIZE})
-    cell = np.floor((exact - (least - VOXEL_SIZE / 2)) / VOXEL_SIZE).astype(np.int64)
-    size = cell.max(axis=0) + 1
-    _, first, voxel = np.unique((cell[:, 0] * size[1] + cell[:, 1]) * size[2] + cell[:, 2], True, True)
+    x, y, z = np.floor((axes - (least - VOXEL_SIZE / 2)) / VOXEL_SIZE).astype(np.int64)
+    _, first, voxel = np.unique((x * (y.max() + 1) + y) * (z.max() + 1) + z, return_index=True, return_inverse=True)
     return first.astype(np.int64), voxel.astype(np.int64).reshape(-1)
 
 

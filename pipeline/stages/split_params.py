@@ -18,7 +18,7 @@ from ssl3d.pipeline.stages.choose import parse_ratio, percent_text
 
 PROTOCOLS: Mapping[str, str] = MappingProxyType(
     {
-        "raw": "max(1, floor(ratio x n)) of the n raw points of a scan, drawn among its annotated points",
+        "raw": "max(1, floor(ratio x n)) of the n raw points, of those with a class (SQN, there of a thinned cloud)",
         "class": "max(1, floor(ratio x n_c)) of the n_c points of every class of a scan (PSD, Decoupling)",
         "voxel": "max(1, round(ratio x n)) voxels of 0.06 m; the label of the first point is given to all (COARSE3D)",
         "voxel-first": "as voxel, but only the first point of a drawn voxel is labelled (COARSE3D without propagation)",

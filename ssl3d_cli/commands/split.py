@@ -36,7 +36,8 @@ EPILOG = """\
 
 [bold]Protocols of --regime points[/], for a scan of n points
 
-  raw          max(1, floor(ratio x n)) points of those with a class.
+  raw          max(1, floor(ratio x n)) points of those with a class (as SQN
+               draws them, there from a subsampled cloud).
   class        max(1, floor(ratio x n_c)) points of every class with n_c
                points: PSD (Zhang et al., ICCV 2021), Decoupling.
   voxel        max(1, round(ratio x n)) voxels of 0.06 m; all points of a
@@ -119,18 +120,18 @@ def split(
     """
     if not show and (name or against):
         raise UsageError("--name and --against belong to --show.", hint="Type: ssl3d split --show --name SPLIT")
-    makes = {"--ratio": ratio, "--official": official, "--list": list_file, "--protocol": protocol}
+    makes: dict[str, object] = {"--ratio": ratio, "--official": official, "--list": list_file, "--protocol": protocol}
     makes |= {"--per-class": per_class, "--holdout": holdout, "--regime": None if regime == "scan" else regime}
     if show and (given := [option for option, value in makes.items() if value is not None]):
         raise UsageError(
             f"--show only shows: {' and '.join(given)} would make a split.",
             hint="Leave out --show, or name the split to see: ssl3d split --show --name SPLIT",
         )
-    words = {"regime": regime, "ratio": ratio, "official": official, "list_file": list_file, "seed": seed}
+    words: dict[str, Any] = {"regime": regime, "ratio": ratio, "official": official, "list_file": list_file}
     start = time.monotonic()
     if not show:
         words |= {"transductive": transductive, "allow_missing": allow_missing, "protocol": protocol}
-        words |= {"per_class": per_class, "holdout": holdout or ()}
+        words |= {"per_class": per_class, "holdout": holdout or (), "seed": seed}
         name = choose(workspace, dataset, words, jobs=jobs)
     view = look(workspace, dataset, name, against)
     if as_json:
@@ -203,8 +204,7 @@ def _remarks(view: SplitView) -> list[str]:
     if partial:
         lines.append(f"{partial:,} of the labelled scans are labelled in part: their other points count as unlabelled")
     if not result.unlabelled:
-        rest = "the only unlabelled points are those of these scans" if partial else "nothing is left to learn from"
-        lines.append(f"there is no unlabelled scan: {rest} without labels")
+        lines.append("no scan is unlabelled" + ("" if partial else ": nothing is left to learn from without labels"))
     if result.holdout:
         groups = ", ".join(result.params["holdout"])
         lines.append(f"held out, neither labelled nor unlabelled: {groups} ({len(result.holdout):,} scans)")
