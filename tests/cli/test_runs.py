@@ -86,3 +86,35 @@ def test_a_bad_run_that_nobody_named_does_not_stop_the_evaluation_of_the_others(
     for name in ("other-classes", "newer", "no-checkpoint"):
         answer = ssl3d("eval", name, "--workspace", trained)
         assert answer.code in (1, 2) and "unexpected" not in answer.err
+
+
+def test_averaged_weights_and_the_holdout_from_the_command_line(trained: Path, ssl3d) -> None:
+    space = ("--workspace", trained)
+    (plain,) = (trained / "runs").iterdir()
+    for words, why in (
+        (("--weights", "ema"), ("keeps no average", "train.ema=0.99")),
+        (("--subset", "holdout"), ("holds no scans out", "--holdout")),
+    ):
+        answer = ssl3d("eval", plain.name, *words, *space)
+        assert answer.code == 2 and all(word in answer.err.replace("\n", " ") for word in why), answer.err
+        answer = ssl3d("eval", *words, *space)  # nobody named it
+        assert answer.code == 2 and "left out" in answer.err and why[0] in answer.err
+    words = ("--backbone", "minkunet-micro", "--steps", "2", "--device", "cpu", "--jobs", "1")
+    assert ssl3d("train", "supervised", *words, "--set", "train.batch=1", "--set", "train.ema=0.9", *space).code == 0
+    (averaged,) = [path for path in (trained / "runs").iterdir() if path != plain]
+    seen = {}
+    for weights in ("auto", "own", "ema"):
+        answer = ssl3d("eval", averaged.name, plain.name, "--weights", weights, "--report", "json", *space)
+        if weights != "ema":
+            seen[weights] = [run["weights"] for run in json.loads(answer.out)["runs"]]
+    assert seen == {"auto": ["ema", "own"], "own": ["own", "own"]}
+    assert answer.code == 2 and plain.name in answer.err
+    answer = ssl3d("eval", "--weights", "ema", "--report", "json", *space)
+    assert [run["run"] for run in json.loads(answer.out)["runs"]] == [averaged.name]
+    assert sorted(path.name for path in (averaged / "eval").iterdir()) == ["val-last-ema.json", "val-last.json"]
+    listed = {item["run"]: set(item["miou"]) for item in json.loads(ssl3d("runs", "--json", *space).out)}
+    assert listed == {averaged.name: {"val", "val ema"}, plain.name: {"val"}}
+    out = trained.parent / "out"
+    answer = ssl3d("predict", averaged.name, "--weights", "own", "--out", out, *space)
+    assert answer.code == 0, answer.err
+    assert json.loads((out / "ssl3d_predict.json").read_text())["weights"] == "own"
