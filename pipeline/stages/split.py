@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["SplitParams", "SplitResult", "SplitStage", "SplitView", "show_split", "split"]
 
 
+_NAMED_GROUPS = 6  # more of them would make the names of splits and runs too long for a file system
+
+
 @dataclass(frozen=True)
 class _Choice:
     """Which scans may show labels, before a point is drawn (a scan without any annotated point then shows none)."""
@@ -220,7 +223,9 @@ def choose(params: SplitParams, dataset: PreparedDataset) -> _Choice:
     unlabelled = tuple(scan for scan in train if scan.scan_id not in chosen)
     assert len(labelled) == len(ids) and len(labelled) + len(unlabelled) == len(train)
     if params.holdout:
-        name += f"-holdout-{'-'.join(params.holdout)}"
+        few = len(params.holdout) <= _NAMED_GROUPS
+        groups = "-".join(params.holdout) if few else f"{len(params.holdout)}of-{digest_value(params.holdout)[:6]}"
+        name += f"-holdout-{groups}"
     if params.transductive:
         val = dataset.subset("val")
         unlabelled = tuple(sorted((*unlabelled, *val), key=lambda scan: scan.index))

@@ -19,6 +19,7 @@ from ssl3d.pipeline.stages.prepare import prepare
 from ssl3d.pipeline.stages.split import SplitParams, SplitStage, show_split, split
 from ssl3d.pipeline.workspace import Workspace
 
+SEVEN, OTHER_SEVEN = "00 01 02 03 04 05 06", "00 01 02 03 04 05 07"
 FRAMES = {"00": 3, "01": 2, "02": 2, "03": 1, "04": 2, "08": 2}
 
 
@@ -133,6 +134,13 @@ def test_what_cannot_be_held_out(prepared: Workspace, holdout: str, says: str) -
     with pytest.raises(UsageError, match=says) as caught:
         run(prepared, ratio="50%", holdout=holdout)
     assert "00, 01, 02, 03, 04" in str(caught.value.hint)
+
+
+def test_many_groups_make_no_long_name(tmp_path: Path, make_kitti: Any) -> None:
+    workspace = Workspace.open(tmp_path / "ws")
+    prepare(workspace, "semantickitti", make_kitti(tmp_path / "kitti", {f"{i:02}": 1 for i in range(11)}, points=9))
+    seven, others = (run(workspace, ratio="50%", holdout=names.split()).name for names in (SEVEN, OTHER_SEVEN))
+    assert seven.startswith("scan-50%-seed0-holdout-7of-") and len(seven) < 40 and others != seven
 
 
 def test_one_group_left_is_enough(prepared: Workspace) -> None:
