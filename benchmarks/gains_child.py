@@ -80,8 +80,8 @@ def main() -> int:
     try:
         carry_out(Order(**json.loads(sys.argv[1])))
     except Ssl3dError as error:
-        where = "".join(f"\n  {name}: {value}" for name, value in error.where.items())
-        print(f"{error.what}{where}" + (f"\n  what to do: {error.hint}" if error.hint else ""), flush=True)
+        where = "".join(f"; {name}: {value}" for name, value in error.where.items())
+        print(f"{error.what}{where}" + (f" ({error.hint})" if error.hint else ""), flush=True)  # one line: the last
         return error.exit_code
     return 0
 

@@ -243,7 +243,7 @@ def notes(value: Mapping[str, Any]) -> list[str]:
         said.append("These are not the frozen streets of the benchmark: the figures are no claim.")
     if value["done"] < value["planned"]:
         said.append(f"{value['done']} of {value['planned']} runs are done: the figures will still move.")
-    said += [f"failed: {item['run']}: {item['message'].splitlines()[-1]}" for item in value["failed"]]
+    said += [f"failed: {item['run']}: {item['message']}" for item in value["failed"]]
     return said
 
 
@@ -269,7 +269,9 @@ def markdown(value: Record, machine: Mapping[str, Any], pictures: str = "") -> s
     ]
     lines += ["", *(f"- {fact}" for fact in facts if fact)]
     if pictures:
-        lines += ["", f"![differences]({pictures}gains-differences.png)", "", f"![curves]({pictures}gains-curves.png)"]
+        paired_runs = any((line.get("difference") or {}).get("miou") for line in value["cells"])
+        for name in (*(["differences"] if paired_runs else []), "curves"):
+            lines += ["", f"![{name}]({pictures}gains-{name}.png)"]
     command = machine.get("command")
     return "\n".join([*([f"`{command}`", ""] if command else []), *lines]) + "\n"
 

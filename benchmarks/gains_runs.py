@@ -29,7 +29,7 @@ STOP_S = 120.0
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that did not end well: what it said last, and where it said the rest."""
+    """A run that did not end well: what it said last (of an error the whole line), and where it said the rest."""
 
     job: Job
     message: str
@@ -132,7 +132,7 @@ class Runner:
         result = self.bench.result(child.job) if code == 0 else None
         if result is not None:
             return result
-        return Failure(child.job, _last_words(child.log) or f"ended with exit code {code}", child.log)
+        return Failure(child.job, _last_line(child.log) or f"ended with exit code {code}", child.log)
 
 
 def _start(order: Order, log: Path) -> subprocess.Popen[bytes]:
@@ -173,10 +173,10 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _last_words(log: Path, lines: int = 12) -> str:
-    """The end of a log."""
+def _last_line(log: Path) -> str:
+    """The last line of a log; empty when it said nothing."""
     try:
-        text = log.read_text(encoding="utf-8", errors="replace")
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return ""
-    return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
+    return next((line for line in reversed(lines) if line.strip()), "")

@@ -118,7 +118,7 @@ def gains(
     if failed:
         raise Ssl3dError(
             f"{len(failed)} of {value['gains']['planned']} runs failed",
-            where={failure.job.name: f"{failure.message.splitlines()[-1]} ({failure.log})" for failure in failed[:5]},
+            where={failure.job.name: f"{failure.message} ({failure.log})" for failure in failed[:5]},
             hint="the same command tries them again, and repeats nothing else",
         )
 
@@ -175,7 +175,7 @@ def _run(bench: Bench, plan: Plan, done: dict[Job, EvalResult], jobs: int, devic
             left.remove(job)
             task.advance()
             if isinstance(ended, Failure):
-                progress.say(f"failed: {job.name}: {ended.message.splitlines()[-1]} (all of it: {ended.log})")
+                progress.say(f"failed: {job.name}: {ended.message} (all of it: {ended.log})")
                 return
             done[job] = ended
             plan.pace.learn(bench, job, wall)
