@@ -144,6 +144,8 @@ def _worker_died(error: RuntimeError) -> Exception:
 def _quiet_worker(_: int) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun asks the workers to stop too, and the trainer finishes its step
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from ssl3d.cli import console
 from ssl3d.cli.options import STATE
 from ssl3d.data.errors import Ssl3dError
 from ssl3d.data.text import nearest
+from ssl3d.pipeline.launch import command_words, finish_sentence, launched, stand_by
 
 RESUMABLE = {"prepare", "split", "train", "eval", "predict", "synth", "demo", "bench"}
 """Commands that go on where they stopped when typed again."""
@@ -36,11 +37,16 @@ def continue_command(argv: Sequence[str]) -> str | None:
     command = next((word for word in argv if not word.startswith("-")), None)
     if command not in RESUMABLE or not {"--show", "--check"}.isdisjoint(argv):  # these only look
         return None
-    return shlex.join(["ssl3d", *(word for word in argv if word not in ("--overwrite", "--debug"))])
+    return shlex.join([*command_words(), *(word for word in argv if word not in ("--overwrite", "--debug"))])
 
 
 def report(error: BaseException, argv: Sequence[str]) -> int:
     """Draws ``error`` and returns the exit code."""
+    if getattr(error, "exit_code", 1) == 2 and launched().size > 1:  # each has the same command: one says what is wrong
+        if not launched().first:
+            stand_by()
+            return 2
+        finish_sentence()
     if STATE.debug and not isinstance(error, KeyboardInterrupt):
         _traceback(error)
     if isinstance(error, KeyboardInterrupt):

@@ -64,9 +64,14 @@ class StepBatch:
         return replace(self, groups=groups)
 
 
+def batch_items(labelled: int, unlabelled: int | None) -> int:
+    """Items of a batch of so many scans: each has as many of both."""
+    return gcd(labelled, unlabelled) if unlabelled else labelled
+
+
 @dataclass(frozen=True)
 class BatchMaker:
-    """Makes the batch of a step. Picklable: it is sent to loader workers."""
+    """Makes the batch of a step, or the share of one of several processes. Picklable: it is sent to loader workers."""
 
     method: type[Method]
     params: Params
@@ -76,13 +81,16 @@ class BatchMaker:
     unlabelled: Stream | None
     seed: int
     max_points: int | None = None
+    process: int = 0
+    processes: int = 1
 
     def __call__(self, step: int) -> StepBatch:
         """Raises ``Ssl3dError`` naming the scan that cannot be read, or all scans when they cannot be combined."""
         groups: dict[str, list[View]] = {}
         scans: list[str] = []
         try:
-            for item in range(self.items):
+            share = self.items // self.processes
+            for item in range(self.process * share, (self.process + 1) * share):
                 for name, views in self._item(step, item, scans).items():
                     groups.setdefault(name, []).extend(views)
             if not groups:
@@ -97,7 +105,7 @@ class BatchMaker:
     @property
     def items(self) -> int:
         """Items of a step."""
-        return gcd(self.labelled.batch, self.unlabelled.batch) if self.unlabelled else self.labelled.batch
+        return batch_items(self.labelled.batch, self.unlabelled.batch if self.unlabelled else None)
 
     def _item(self, step: int, item: int, scans: list[str]) -> dict[str, list[View]]:
         """The groups of views of one item; none when its labelled or its unlabelled scans have no point."""
@@ -158,4 +166,4 @@ def plain(inputs: Inputs) -> dict[str, Any]:
     return out
 
 
-__all__ = ["BatchMaker", "StepBatch", "Stream", "plain"]
+__all__ = ["BatchMaker", "StepBatch", "Stream", "batch_items", "plain"]

@@ -19,7 +19,7 @@ from ssl3d.models.methods.registry import get_method
 from ssl3d.pipeline.dataset import Places, PreparedDataset
 from ssl3d.pipeline.files import digest_file
 from ssl3d.pipeline.training import checkpoint
-from ssl3d.pipeline.training.batches import BatchMaker, Stream
+from ssl3d.pipeline.training.batches import BatchMaker, Stream, batch_items
 from ssl3d.pipeline.training.config import DatasetRef, InitRef, RunConfig, SplitRef
 from ssl3d.pipeline.training.extras import ExtraSource, ViewSource, stage_extras, with_extras
 from ssl3d.pipeline.training.run import RunDirectory
@@ -125,14 +125,34 @@ def check_unlabelled(config: RunConfig, data: TrainingData) -> None:
         )
 
 
+def check_share(config: RunConfig, data: TrainingData, processes: int) -> None:
+    """Raises ``UsageError`` when the processes cannot have equally many items of each batch."""
+    method = get_method(config.method)
+    unlabelled = method.uses_unlabelled and bool(data.unlabelled)
+    items = batch_items(config.train.batch, config.batch_unlabelled if unlabelled else None)
+    if items % processes == 0:
+        return
+    fitting = " or ".join(str(count) for count in range(1, items + 1) if items % count == 0)
+    where: dict[str, object] = {"train.batch": config.train.batch}
+    where |= {"train.batch_unlabelled": config.batch_unlabelled} if unlabelled else {}
+    raise UsageError(
+        f"{processes} processes cannot share the {items} items of a batch equally",
+        where=where,
+        hint=f"make batches that they can share (--set train.batch={-(-config.train.batch // processes) * processes}), "
+        f"or start {fitting} processes",
+    )
+
+
 def batch_maker(
     config: RunConfig,
     data: TrainingData,
     method: type[Method],
     input_spec: InputSpec,
     extras: Sequence[ExtraSource] = (),
+    process: int = 0,
+    processes: int = 1,
 ) -> BatchMaker:
-    """``extras``: what later phases read besides the products of stages."""
+    """``extras``: what later phases read besides the products of stages. ``process`` of ``processes``: whose share."""
     unlabelled = method.uses_unlabelled and bool(data.unlabelled)
     return BatchMaker(
         method=method,
@@ -143,6 +163,8 @@ def batch_maker(
         unlabelled=data.stream(False, config.batch_unlabelled, extras) if unlabelled else None,
         seed=config.seed,
         max_points=config.train.max_points,
+        process=process,
+        processes=processes,
     )
 
 
@@ -199,6 +221,7 @@ __all__ = [
     "TrainingData",
     "batch_maker",
     "build_method",
+    "check_share",
     "check_unlabelled",
     "find_weights",
     "init_weights",

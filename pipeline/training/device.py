@@ -100,7 +100,7 @@ def reproducible(threads: int, device: torch.device) -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
-def describe_environment(compute: Compute, threads: int, workers: int) -> dict[str, Any]:
+def describe_environment(compute: Compute, threads: int, workers: int, processes: int = 1) -> dict[str, Any]:
     """What this session runs on: versions, commit, machine."""
     gpu = torch.cuda.get_device_name(compute.device) if compute.device.type == "cuda" else None
     return {
@@ -114,6 +114,7 @@ def describe_environment(compute: Compute, threads: int, workers: int) -> dict[s
         "precision": compute.precision,
         "threads": threads,
         "workers": workers,
+        "processes": processes,
     }
 
 

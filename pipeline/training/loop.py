@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,16 +30,17 @@ from ssl3d.pipeline.training.build import TrainingData
 from ssl3d.pipeline.training.clock import Memory, StepClock
 from ssl3d.pipeline.training.config import RunConfig
 from ssl3d.pipeline.training.device import Compute
+from ssl3d.pipeline.training.distributed import Team
 from ssl3d.pipeline.training.extras import ExtraSource, KeptPredictions
-from ssl3d.pipeline.training.metrics import MetricsLog, Window, pseudo_label_warning
-from ssl3d.pipeline.training.optimization import NonFiniteError, PhaseOptimizer, phase_modes
+from ssl3d.pipeline.training.generators import generator_states, own_generators, set_generators
+from ssl3d.pipeline.training.metrics import MetricsLog, NoLog, Window, pseudo_label_warning
+from ssl3d.pipeline.training.optimization import NonFiniteError, PhaseOptimizer, phase_modes, sum_losses
 from ssl3d.pipeline.training.predictions import FOLDER, PhaseContext, remove_others
 from ssl3d.pipeline.training.run import RunDirectory
 from ssl3d.pipeline.training.status import TrainDisplay, TrainStatus
 
 SKIPPED_AT_MOST = 20
 """This many batches in a row with nothing to train on, and the data are to blame."""
-
 
 Feed = Callable[[int, int, Sequence[ExtraSource]], Iterator[StepBatch]]
 """(first step, step after the last, what ``predict_train`` has kept) -> their batches."""
@@ -54,6 +57,7 @@ class TrainingLoop:
         data: what ``Phase.on_enter`` may predict.
         feed: makes the batches.
         stop: asked after every step whether to stop.
+        team: the processes that train together; all of them make the same calls.
     """
 
     def __init__(
@@ -67,7 +71,9 @@ class TrainingLoop:
         progress: Progress,
         display: TrainDisplay,
         stop: Callable[[], bool],
+        team: Team,
     ) -> None:
+        self.team = team
         self.run, self.config, self.method, self.compute = run, config, method, compute
         self.data, self.feed = data, feed
         self.progress, self.display, self.stop = progress, display, stop
@@ -106,13 +112,14 @@ class TrainingLoop:
         self.memory = Memory(self.compute.device, saved["peak_memory_mb"])
         self._resumed = saved["optimizer"]
         self._status["visible_miou"] = saved["visible_miou"]
-        torch.set_rng_state(saved["rng"]["cpu"])
-        if self.compute.device.type == "cuda" and "cuda" in saved["rng"]:
-            torch.cuda.set_rng_state(saved["rng"]["cuda"], self.compute.device)
+        if self.team.rank < len(saved["rng"]):
+            set_generators(saved["rng"][self.team.rank], self.compute.device)
+        else:
+            own_generators(self.config.seed, self.team.rank, self.step)
 
     def state(self) -> dict[str, Any]:
-        """All that ``restore`` needs: tensors and plain containers."""
-        self.window.take(self.method)
+        """All that ``restore`` needs: tensors and plain containers. (A call that all processes make.)"""
+        self.window.take(self.method, self.team)
         return {
             "schema": checkpoint.SCHEMA,
             "method": self.config.method,
@@ -121,29 +128,30 @@ class TrainingLoop:
             "classes": list(self.config.data.classes),
             "model": self.method.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+            "optimizer": self.optimizer.state_dict() if self.optimizer else self._resumed,
             "step": self.step,
             "phase": self.phase_index,
             "phase_step": self.phase_step,
             "entered": self.entered,
             "kept": self.kept,
             "skipped": self.skipped,
-            "rng": self._rng(),
+            "rng": self._generators(),
             "window": self.window.state_dict(),
             "visible_miou": self._status["visible_miou"],
             "seconds": self.clock.read(),
             "peak_memory_mb": self.memory.peak,
         }
 
-    def _rng(self) -> dict[str, Tensor]:
-        state = {"cpu": torch.get_rng_state()}
-        if self.compute.device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state(self.compute.device)
-        return state
+    def _generators(self) -> list[dict[str, Tensor]]:
+        """The states of the random generators of each process."""
+        states = {name: self.team.gather(state) for name, state in generator_states(self.compute.device).items()}
+        return [dict(zip(states, each, strict=True)) for each in zip(*states.values(), strict=True)]
 
     def save(self) -> None:
         """A checkpoint of this instant."""
-        checkpoint.save_last(self.run.checkpoints, self.state())
+        state = self.state()  # of all processes
+        if self.team.first:
+            checkpoint.save_last(self.run.checkpoints, state)
         self._saved_at = time.monotonic()
         self.run.write_status("running", **self._summary())
 
@@ -172,7 +180,7 @@ class TrainingLoop:
         self.method.to(self.compute.device)
         if self.average is not None:
             self.average.to(self.compute.device)
-        self.log = MetricsLog(self.run.path, self.step)
+        self.log = MetricsLog(self.run.path, self.step) if self.team.first else NoLog()
         self._saved_at, self._logged_step = time.monotonic(), self.step
         self.run.write_status("running", step=self.step, steps=self.steps, message=None)
         try:
@@ -184,6 +192,8 @@ class TrainingLoop:
                 if self.phases[index].on_enter is not None and not self.entered:
                     source = None  # its batches may depend on what happens now
                     self._enter(self.phases[index])
+                if self.team.first:  # also what a killed session has left
+                    remove_others(self.run.path / FOLDER, self.kept)
                 if self.phase_step < self.phases[index].steps:
                     source = source or self._open()
                     self._run_phase(self.phases[index], source)
@@ -197,15 +207,15 @@ class TrainingLoop:
         """Calls ``on_enter`` between two checkpoints: a run killed in it begins it again, from the same state."""
         self.save()
         now = StepProgress(0, phase.steps, self.phase_index, self.step, self.steps)
-        context = PhaseContext(
-            self.run.path / FOLDER, self.data, self.data.source, self.method, self.compute.device, now, self.progress
-        )
+        folder, device = self.run.path / FOLDER, self.compute.device
+        context = PhaseContext(folder, self.data, self.method, device, now, self.progress, self.team)
         assert phase.on_enter is not None
+        self.method.train()  # whatever the phase before has left: a resumed session does not know it
         phase.on_enter(context)
+        self.team.align(self.method)  # what it drew at random
         self.kept = context.kept or self.kept
         self.entered = True
         self.save()
-        remove_others(self.run.path / FOLDER, self.kept)
 
     def _open(self) -> Iterator[StepBatch]:
         """The batches up to the next phase that may change what they hold. The start of workers belongs to no step."""
@@ -224,7 +234,7 @@ class TrainingLoop:
         return source
 
     def _run_phase(self, phase: Phase, source: Iterator[StepBatch]) -> None:
-        self.optimizer = PhaseOptimizer(self.config, phase, self.method, self.compute)
+        self.optimizer = PhaseOptimizer(self.config, phase, self.method, self.compute, self.team)
         if self._resumed is not None and 0 < self.phase_step < phase.steps:
             self.optimizer.load_state_dict(self._resumed)
         self._resumed = None
@@ -240,23 +250,26 @@ class TrainingLoop:
 
     def _one_step(self, phase: Phase, batch: StepBatch, optimizer: PhaseOptimizer) -> float:
         rate = optimizer.set_rate(self.phase_step)
-        if batch.groups is None:
+        if any(self.team.any(batch.groups is None)):
             self._skip(batch)
             return rate
         with self.clock.section("to_device"):
             groups = batch.to(self.compute.device)
         now = StepProgress(self.phase_step, phase.steps, self.phase_index, self.step, self.steps)
-        rng: dict[str, Tensor] = self._rng()
+        rng = generator_states(self.compute.device)
         sums: dict[str, float] = {}
+        losses_of = self.method.step(groups, now)
         try:
-            losses_of = self.method.step(groups, now)
             while True:
                 with self.clock.section("forward"), self.compute.autocast():
                     losses = next(losses_of, None)
-                    if losses is None:
-                        break
-                    total, values = _summed(losses)
+                    total, own = (None, None) if losses is None else sum_losses(losses)
+                values = self.team.losses(own)
+                if total is None or values is None:
+                    break
                 for name, value in values.items():
+                    if not math.isfinite(value):
+                        raise NonFiniteError(name, value)
                     sums[name] = sums.get(name, 0.0) + value
                 optimizer.apply(total, self.clock)
             self.method.after_step(now)
@@ -274,8 +287,9 @@ class TrainingLoop:
         return rate
 
     def _skip(self, batch: StepBatch) -> None:
-        """A batch that batch norm cannot train on: the step counts, no weight moves."""
+        """A batch that batch norm cannot train on, in one process or another: the step counts, no weight moves."""
         self.skipped += 1
+        batch = next(other for other in self.team.everybody(replace(batch, groups=None)) if other.why)
         if self.skipped <= 3:
             self.progress.say(f"step {self.step} is skipped: {batch.why} (scans {', '.join(batch.scans)})")
         if self.skipped >= SKIPPED_AT_MOST and self.skipped > self.step // 2:
@@ -290,9 +304,9 @@ class TrainingLoop:
     def _after_step(self, phase: Phase, rate: float, batch: StepBatch, seconds: float) -> None:
         self._pace = seconds if self._pace is None else 0.9 * self._pace + 0.1 * seconds
         resident = self.memory.resident()
-        shown = self.window.means()
+        shown, scans = self.window.means(), len(batch.scans) * self.team.size
         if self.step % self.config.train.log_every == 0 or self.step == self.steps:
-            self._write_line(rate, resident, len(batch.scans))
+            self._write_line(rate, resident, scans)
         self.display.update(
             TrainStatus(
                 run=self.run.name,
@@ -302,23 +316,26 @@ class TrainingLoop:
                 lr=rate,
                 losses=shown,
                 visible_miou=self._status["visible_miou"],
-                scans_per_s=self._status["scans_per_s"] or len(batch.scans) / seconds,
+                scans_per_s=self._status["scans_per_s"] or scans / seconds,
                 eta_s=(self.steps - self.step) * self._pace,
                 memory_mb=resident,
                 gpu_memory_mb=self.memory.gpu_peak(),
                 time_share=self._status["share"],
             )
         )
-        stopping = self.stop() and self.step < self.steps
         due = self.step % self.config.train.checkpoint_every == 0
         late = time.monotonic() - self._saved_at > 60 * self.config.train.checkpoint_minutes
-        if stopping or ((due or late) and self.step < self.steps):
+        stopping, due = self.team.any(self.stop(), due or late)  # clocks and signals differ between processes
+        if self.step == self.steps:
+            return
+        if stopping or due:
             self.save()
         if stopping:
+            self.team.barrier()  # nobody leaves before the checkpoint is written
             raise StopTraining
 
     def _write_line(self, rate: float, resident: float, scans: int) -> None:
-        self.window.take(self.method)
+        self.window.take(self.method, self.team)
         now = time.monotonic()
         speed = (self.step - self._logged_step) * scans / max(now - self._logged_at, 1e-9)
         self._status = {
@@ -351,16 +368,18 @@ class TrainingLoop:
         path = self.run.path / "nonfinite.pt"
         saved = {
             **self.state(),
-            "rng": rng,
+            "rng": [rng],
             "lr": rate,
             "name": error.name,
             "value": error.value,
             "scans": batch.scans,
             "batch": {name: plain(inputs) for name, inputs in (batch.groups or {}).items()},
         }
-        where: dict[str, object] = {"step": self.step, "loss": error.name, "scans": ", ".join(batch.scans)}
+        scans = ", ".join(itertools.chain(*self.team.everybody(batch.scans)))
+        where: dict[str, object] = {"step": self.step, "loss": error.name, "scans": scans}
         try:
-            checkpoint.save(path, saved)
+            if self.team.first:
+                checkpoint.save(path, saved)
             where["saved"] = path
         except Ssl3dError as problem:
             where["not saved"] = problem.what
@@ -371,18 +390,6 @@ class TrainingLoop:
             where=where,
             hint=f"train with a smaller learning rate: {lower}{clip}",
         )
-
-
-def _summed(losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-    """The loss that is minimized, and each named loss as a number; ``NonFiniteError`` names the first that is none."""
-    if not losses:
-        raise ValueError("step() yielded no loss")
-    stacked = torch.stack([loss.float().reshape(()) for loss in losses.values()])
-    values = dict(zip(losses, stacked.detach().tolist(), strict=True))
-    for name, value in values.items():
-        if value != value or abs(value) == float("inf"):
-            raise NonFiniteError(name, value)
-    return stacked.sum(), values
 
 
 def open_batches(maker: BatchMaker, first: int, last: int, workers: int, device: torch.device) -> Iterator[StepBatch]:

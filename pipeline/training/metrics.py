@@ -15,6 +15,7 @@ from ssl3d.pipeline.files import writing
 
 if TYPE_CHECKING:
     from ssl3d.models.methods.base import Method
+    from ssl3d.pipeline.training.distributed import Team
 
 FEW, MOST = 0.01, 0.9
 """Less of the unlabelled points, or more of one class, is worth a warning."""
@@ -32,10 +33,10 @@ class Window:
         self.confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
         self.pseudo = np.zeros(self.num_classes + 1, np.int64)
 
-    def take(self, method: Method) -> None:
-        """Adds what the method has counted since it was asked last."""
-        self.confusion += method.live.take()
-        self.pseudo += method.pseudo.take()
+    def take(self, method: Method, team: Team) -> None:
+        """Adds what the method has counted, in all processes, since it was asked last."""
+        self.confusion += team.sum(method.live.take())
+        self.pseudo += team.sum(method.pseudo.take())
 
     def add(self, losses: dict[str, float]) -> None:
         for name, value in losses.items():
@@ -126,4 +127,12 @@ class MetricsLog:
             self.board.close()
 
 
-__all__ = ["MetricsLog", "Window", "pseudo_label_warning", "visible_miou"]
+class NoLog:
+    """Of the processes that train together, one writes the log."""
+
+    def write(self, line: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+__all__ = ["MetricsLog", "NoLog", "Window", "pseudo_label_warning", "visible_miou"]

@@ -21,6 +21,7 @@ from ssl3d.pipeline.training.config import (
     settled_schedule,
 )
 from ssl3d.pipeline.training.device import Compute
+from ssl3d.pipeline.training.distributed import Team
 from ssl3d.pipeline.training.schedule import learning_rate
 
 
@@ -35,8 +36,8 @@ class NonFiniteError(Exception):
 class PhaseOptimizer:
     """The optimizer of one phase: fresh, over the phase's trainable parameters, with its own schedule."""
 
-    def __init__(self, config: RunConfig, phase: Phase, method: Method, compute: Compute) -> None:
-        self.config, self.phase = config, phase
+    def __init__(self, config: RunConfig, phase: Phase, method: Method, compute: Compute, team: Team) -> None:
+        self.config, self.phase, self.team = config, phase, team
         self.params, self.schedule = phase_params(config, phase)
         self.parameters = trainable_parameters(phase, method)
         self.optimizer = make_optimizer(self.params, self.parameters, compute.device)
@@ -51,10 +52,12 @@ class PhaseOptimizer:
         return rate
 
     def apply(self, total: Tensor, clock: StepClock) -> None:
-        """Backward, clipping, step. ``NonFiniteError`` before any weight moves when the gradient is not finite."""
+        """Backward, sum over processes, clipping, step. ``NonFiniteError`` before any weight moves when the gradient is
+        not finite."""
         with clock.section("backward"):
             self.scaler.scale(total).backward()
         with clock.section("optimizer"):
+            self.team.sum_gradients(self.parameters)
             self.scaler.unscale_(self.optimizer)
             limit = self.config.train.clip or math.inf  # the norm is looked at also when nothing is clipped
             norm = nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
@@ -72,6 +75,14 @@ class PhaseOptimizer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+
+
+def sum_losses(losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """The loss that is minimized, and each named loss as a number."""
+    if not losses:
+        raise ValueError("step() yielded no loss")
+    stacked = torch.stack([loss.float().reshape(()) for loss in losses.values()])
+    return stacked.sum(), dict(zip(losses, stacked.detach().tolist(), strict=True))
 
 
 def phase_params(config: RunConfig, phase: Phase) -> tuple[OptimizerParams, ScheduleParams]:
@@ -134,4 +145,4 @@ def phase_modes(method: Method, phase: Phase, parameters: list[nn.Parameter]) ->
             parameter.requires_grad_(True)
 
 
-__all__ = ["NonFiniteError", "PhaseOptimizer", "make_optimizer", "phase_modes", "trainable_parameters"]
+__all__ = ["NonFiniteError", "PhaseOptimizer", "make_optimizer", "phase_modes", "sum_losses", "trainable_parameters"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from ssl3d.data.atomic import write_whole
 from ssl3d.data.scan import View
@@ -31,6 +33,7 @@ from ssl3d.pipeline.training.extras import PREDICTIONS, KeptPredictions, ViewSou
 
 if TYPE_CHECKING:
     from ssl3d.pipeline.training.build import TrainingData
+    from ssl3d.pipeline.training.distributed import Team
 
 FOLDER = "predictions"
 
@@ -46,13 +49,14 @@ class PhaseContext:
         self,
         folder: Path,
         data: TrainingData,
-        source: ViewSource,
         method: Method,
         device: torch.device,
         step: StepProgress,
         progress: Progress,
+        team: Team,
     ) -> None:
-        self.folder, self.data, self.source = folder, data, source
+        self.team = team
+        self.folder, self.data, self.source = folder, data, data.source
         self.method, self.device, self.progress = method, device, step
         self.kept: str | None = None
         self._say = progress
@@ -74,15 +78,18 @@ class PhaseContext:
         indices = sorted(index for key in chosen if group in (None, key) for index in chosen[key])
         kept = KeptScans(self.folder / name, self.data.places, self.source, indices)
         wanted = {"scores": scores, "features": features}
-        with writing(self.folder), self._say.task("predict the training set", total=len(indices), unit="scan") as task:
+        mine = self.team.share(list(kept.units))
+        scans = sum(len(kept.units[unit]) for unit in mine)
+        with writing(self.folder), self._say.task("predict the training set", total=scans, unit="scan") as task:
             kept.folder.mkdir(parents=True, exist_ok=True)
             pending = []
-            for unit in kept.units:
+            for unit in mine:
                 if kept.sound(unit):
                     task.advance(len(kept.units[unit]))
                 else:
                     pending.append(unit)
             self._predict(kept, pending, writer, segmenter or self.method.predictor(), wanted, task.advance)
+        self.team.barrier()
         if any(kept.has_points(unit) for unit in kept.units):
             self.kept = name
         return kept
@@ -102,7 +109,8 @@ class PhaseContext:
             return
         indices = [index for unit in units for index in kept.units[unit]]
         stored: list[Stored] = []
-        with torch.random.fork_rng(devices=[]):  # whether units were there already must not move the generator
+        # whether units were there already must change nothing: neither the generator nor a mode
+        with torch.random.fork_rng(devices=[]), modes_kept(segmenter):
             predictor = Predictor(segmenter, self.device, prefetch=False, progress=self._say)
             for index, prediction in predictor.predictions(indices, self.source.view, **wanted):
                 stored.append(writer(self.source.view(index), prediction))
@@ -178,6 +186,17 @@ class KeptScans:
 
     def _path(self, unit: str) -> Path:
         return self.folder / f"{unit}.{PREDICTIONS}.h5"
+
+
+@contextmanager
+def modes_kept(module: nn.Module) -> Iterator[None]:
+    """Afterwards every part of ``module`` is in training or eval mode as it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def remove_others(folder: Path, kept: str | None) -> None:

@@ -219,6 +219,23 @@ class RunDirectory:
             write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
+class Onlooker(RunDirectory):
+    """The folder of a run for a process that trains it together with the one that owns it: it only reads."""
+
+    def write_status(self, state: State, **more: Any) -> None:
+        pass
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        yield
+
+    def clear(self) -> None:
+        pass
+
+    def truncate_metrics(self, step: int) -> None:
+        pass
+
+
 def _fitting(value: Any, types: Mapping[str, Any]) -> dict[str, Any]:
     """An object without the entries that have another type than ``types`` says: one bad folder must not hide all runs
     from who lists them."""
@@ -227,4 +244,4 @@ def _fitting(value: Any, types: Mapping[str, Any]) -> dict[str, Any]:
     return {key: item for key, item in value.items() if key not in types or isinstance(item, types[key])}
 
 
-__all__ = ["RunDirectory", "State"]
+__all__ = ["Onlooker", "RunDirectory", "State"]

@@ -16,8 +16,10 @@ from typing import Any
 import torch
 
 from ssl3d.data.errors import Ssl3dError, UsageError
+from ssl3d.models.distributed import synchronize_batch_norm
 from ssl3d.models.methods.registry import get_method
 from ssl3d.pipeline.files import read_json, temporary_files, write_json, writing
+from ssl3d.pipeline.launch import command_words, launched
 from ssl3d.pipeline.machine import usable_cores
 from ssl3d.pipeline.progress import Progress, Silent
 from ssl3d.pipeline.training import checkpoint
@@ -26,6 +28,7 @@ from ssl3d.pipeline.training.build import (
     TrainingData,
     batch_maker,
     build_method,
+    check_share,
     check_unlabelled,
     find_weights,
     init_weights,
@@ -34,11 +37,16 @@ from ssl3d.pipeline.training.build import (
 )
 from ssl3d.pipeline.training.config import RunConfig
 from ssl3d.pipeline.training.device import Compute, describe_environment, plan_threads, reproducible, select_device
+from ssl3d.pipeline.training.distributed import Team, lost_process, place, team_of
 from ssl3d.pipeline.training.extras import ExtraSource
+from ssl3d.pipeline.training.generators import own_generators
 from ssl3d.pipeline.training.loop import StopTraining, TrainingLoop, open_batches
-from ssl3d.pipeline.training.run import RunDirectory, State
+from ssl3d.pipeline.training.run import Onlooker, RunDirectory, State
 from ssl3d.pipeline.training.status import SECTIONS, NullDisplay, TrainDisplay
 from ssl3d.pipeline.workspace import Workspace, ensure_numba_cache
+
+ECHO_SECONDS = 3.0
+"""``torchrun`` passes a signal on that the terminal has sent to all: so soon, it is the same request."""
 
 
 class InterruptedRun(Ssl3dError):  # noqa: N818 - the user asked for it
@@ -64,28 +72,54 @@ def train(
 ) -> RunDirectory:
     """Trains a run; the same config on the same data finds the same folder, and goes on where it stopped.
 
+    Started several times by ``torchrun``, the processes share every batch, and the first of them owns the folder.
+
     Args:
         config: from ``resolve``; may be None with ``resume``.
         resume: name of a run to go on with; with a ``config`` that differs it is refused.
         overwrite: begin the run again, whatever is there.
         init_from: begin a new run from the weights of another (its name, folder or checkpoint).
         dataset, split: by name; default: the current ones.
-        jobs: threads in all, loader processes included; 0 = as many as this process may use.
+        jobs: threads in all on this machine, loader processes included; 0 = as many as this process may use.
         command: for ``command.txt``; default: the arguments of this process.
 
     Returns:
         The finished run.
 
     Raises:
-        UsageError: nothing prepared or split, unknown run, ``resume`` with other parameters.
+        UsageError: nothing prepared or split, unknown run, ``resume`` with other parameters, a batch that the processes
+            cannot share.
         InterruptedRun: Ctrl-C or SIGTERM; the checkpoint is written.
         Ssl3dError: diverged, damaged data, full disk, another process trains this run, ...
     """
-    progress, display = progress or Silent(), display or NullDisplay()
-    compute_device = select_device(str(device))
+    compute_device = place(select_device(str(device)), launched())
     if config is not None:  # a command that is wrong leaves no folder
         Compute.choose(compute_device, config.train.precision)
     ensure_numba_cache(workspace)
+    with team_of(compute_device) as team:
+        if not team.first:
+            progress, display = None, None
+        return _train(
+            team, workspace, config, resume, overwrite, init_from, dataset, split, compute_device, jobs,
+            progress or Silent(), display or NullDisplay(), command,
+        )  # fmt: skip
+
+
+def _train(
+    team: Team,
+    workspace: Workspace,
+    config: RunConfig | None,
+    resume: str | None,
+    overwrite: bool,
+    init_from: str | Path | None,
+    dataset: str | None,
+    split: str | None,
+    device: torch.device,
+    jobs: int,
+    progress: Progress,
+    display: TrainDisplay,
+    command: str | None,
+) -> RunDirectory:
     weights = None
     if resume is not None:  # a run that is resumed names its own data
         run = RunDirectory.open(workspace, resume)
@@ -93,27 +127,34 @@ def train(
         name, split = stored.data.name, stored.split.hash if stored.split else None
         data = open_data(workspace, name, split, get_method(stored.method).needs)
         _check_same(run, config, data)
+        check_share(stored, data, team.size)
     else:
         if config is None:
             raise UsageError("nothing to train: neither a configuration nor a run to resume")
         data = open_data(workspace, dataset, split, get_method(config.method).needs)
         check_unlabelled(config, data)
+        check_share(config, data, team.size)
         path, init = find_weights(workspace, init_from) if init_from is not None else (None, None)
         weights = path
         config = config.bound(data.dataset, data.split, init)
-        workspace.ensure()
-        run = RunDirectory.create(workspace, config)
+        if team.first:
+            workspace.ensure()
+            RunDirectory.create(workspace, config)
+        team.barrier()
+        run = RunDirectory(workspace.runs_dir / config.run_name)
         if run.config.hash != config.hash:
             raise Ssl3dError("the folder of this run holds another", where={"folder": run.path}, hint="remove it")
+    if not team.first:
+        run = Onlooker(run.path)
     with run.lock():
         if overwrite:
             run.clear()
-        elif run.finished:
+        elif team.told(run.finished):
             progress.say(f"{run.name} is finished: nothing to do (--overwrite trains it again)")
             return run
         live = _with_session_keys(run.config, config)
-        return _session(run, live, data, weights, Compute.choose(compute_device, live.train.precision), jobs,
-                        progress, display, command)  # fmt: skip
+        return _session(run, live, data, weights, Compute.choose(device, live.train.precision), jobs,
+                        progress, display, command, team)  # fmt: skip
 
 
 def _session(
@@ -126,28 +167,34 @@ def _session(
     progress: Progress,
     display: TrainDisplay,
     command: str | None,
+    team: Team,
 ) -> RunDirectory:
-    workers, threads = plan_threads(jobs or usable_cores(), config.train.workers, compute.device)
-    with reproducible(threads, compute.device), stop_on_signal() as stop:
+    jobs = (jobs or usable_cores()) // team.launch.local_size
+    workers, threads = plan_threads(jobs, config.train.workers, compute.device)
+    with reproducible(threads, compute.device), stop_on_signal(ECHO_SECONDS if team.size > 1 else 0) as stop:
         try:
-            saved = checkpoint.load_last(run.checkpoints, progress.say)
-            _sweep(run)
+            saved = team.told(_last(run, progress) if team.first else None)
             run.truncate_metrics(saved["step"] if saved else 0)
             torch.manual_seed(config.seed)
             method, input_spec = build_method(config)
             if weights is not None and saved is None:
                 init_weights(method, weights, config)
+            own_generators(config.seed, team.rank)
+            synchronize_batch_norm(method)
 
             def feed(first: int, last: int, extras: Sequence[ExtraSource]) -> Iterator[StepBatch]:
-                maker = batch_maker(config, data, type(method), input_spec, extras)
+                maker = batch_maker(config, data, type(method), input_spec, extras, team.rank, team.size)
                 return open_batches(maker, first, last, workers, compute.device)
 
-            loop = TrainingLoop(run, config, method, data, feed, compute, progress, display, stop.requested)
-            _record_session(run, compute, threads, workers, saved["step"] if saved else 0, command)
+            loop = TrainingLoop(run, config, method, data, feed, compute, progress, display, stop.requested, team)
+            if team.first:
+                environment = describe_environment(compute, threads, workers, team.size)
+                _record_session(run, environment, saved["step"] if saved else 0, command)
             if saved is not None:
                 loop.restore(saved)
                 progress.say(f"{run.name} goes on after step {loop.step} of {loop.steps}")
-            summary = loop.train()
+            with lost_process():
+                summary = loop.train()
         except StopTraining:
             run.write_status("interrupted", message="stopped by the user")
             raise InterruptedRun(
@@ -196,37 +243,42 @@ def _with_session_keys(stored: RunConfig, asked: RunConfig | None) -> RunConfig:
     return stored.model_copy(update={"train": asked.train})
 
 
-def _sweep(run: RunDirectory) -> None:
-    """Removes what killed sessions left half written: a checkpoint each. (Call it with the lock of the run held.)"""
+def _last(run: RunDirectory, progress: Progress) -> dict[str, Any] | None:
+    """The last checkpoint. Removes what killed sessions left half written: a checkpoint each. (Call it with the lock of
+    the run held.)"""
+    found = checkpoint.load_last(run.checkpoints, progress.say)
     for file in (*temporary_files(run.checkpoints), *temporary_files(run.path)):
         file.unlink(missing_ok=True)
+    return found
 
 
-def _record_session(
-    run: RunDirectory, compute: Compute, threads: int, workers: int, step: int, command: str | None
-) -> None:
-    begun = {"from_step": step, "started": time.time()}
+def _record_session(run: RunDirectory, environment: dict[str, Any], step: int, command: str | None) -> None:
     before = (read_json(run.path / "environment.json") or {}).get("sessions", [])
-    session = {**begun, **describe_environment(compute, threads, workers)}
+    session = {"from_step": step, "started": time.time(), **environment}
+    own = command_words() if launched().size > 1 else [Path(sys.argv[0]).name]
     with writing(run.path):
         write_json(run.path / "environment.json", {"sessions": [*before, session]})
         with (run.path / "command.txt").open("a", encoding="utf-8") as file:
-            file.write((command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])) + "\n")
+            file.write((command or shlex.join([*own, *sys.argv[1:]])) + "\n")
 
 
 class _Stop:
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.since = 0.0
 
     def requested(self) -> bool:
         return self.signal is not None
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[_Stop]:
+def stop_on_signal(echo: float = 0.0) -> Iterator[_Stop]:
     """The first Ctrl-C (or SIGTERM) asks for a stop after the step; the second one stops at once.
 
     Outside the main thread signals cannot be handled: nothing happens then.
+
+    Args:
+        echo: seconds within which a second signal is the first one again, passed on by ``torchrun``.
     """
     stop = _Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -234,9 +286,10 @@ def stop_on_signal() -> Iterator[_Stop]:
         return
 
     def handle(number: int, _: FrameType | None) -> None:
-        if stop.signal is not None:
+        if stop.signal is None:
+            stop.signal, stop.since = number, time.monotonic()
+        elif time.monotonic() - stop.since >= echo:
             raise KeyboardInterrupt
-        stop.signal = number
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     before = {number: signal.signal(number, handle) for number in numbers}

@@ -190,6 +190,7 @@ def start(workspace: Path, config: RunConfig | None, *, jobs: int, device: str, 
         words: ``resume``, ``overwrite``, ``init_from``, ``dataset``, ``split`` of the trainer.
     """
     from ssl3d.cli.live import TrainingView
+    from ssl3d.pipeline.launch import launched
     from ssl3d.pipeline.training.trainer import train as run
 
     space = options.open_workspace(workspace, create=False)
@@ -198,6 +199,8 @@ def start(workspace: Path, config: RunConfig | None, *, jobs: int, device: str, 
     begun = time.monotonic()
     with TrainingView(progress) as view:
         directory = run(space, config, device=place, jobs=jobs, progress=progress, display=view, **words)
+    if not launched().first:
+        return directory
     status = directory.status()
     facts: dict[str, object] = {"run": directory.name, "where": directory.path}
     if view.last is None:
