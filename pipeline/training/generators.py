@@ -17,9 +17,9 @@ def generator_states(device: torch.device) -> dict[str, Tensor]:
 
 def set_generators(states: dict[str, Tensor], device: torch.device) -> None:
     """Goes back to ``generator_states``; what another device had is left out."""
-    torch.set_rng_state(states["cpu"])
+    torch.set_rng_state(states["cpu"].clone())  # of a row of a larger tensor torch reads wrong memory, and crashes
     if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
+        torch.cuda.set_rng_state(states["cuda"].clone(), device)
 
 
 def own_generators(seed: int, rank: int, step: int = 0) -> None:
