@@ -31,6 +31,12 @@ STAGES_EPILOG = """\
   ssl3d bench stages --json stages.json
   ssl3d bench stages --quick          smaller inputs: a look, not a claim"""
 
+METHODS_EPILOG = """\
+[bold]Example[/]
+
+  ssl3d bench methods --json methods.json
+  ssl3d bench methods --methods mean_teacher --backbone minkunet-micro --steps 10     a look, not a claim"""
+
 STREETS_EPILOG = """\
 [bold]Example[/]
 
@@ -71,6 +77,41 @@ def stages(
     rows = measured.run(progress=console.ConsoleProgress(), jobs=jobs, quick=quick)
     machine = describe_machine(f"ssl3d bench stages{' --quick' if quick else ''} --jobs {jobs}")
     finish(rows, machine, json_file, start)
+
+
+@app.command(epilog=METHODS_EPILOG)
+def methods(
+    json_file: JsonFile = None,
+    names: Annotated[
+        str | None, typer.Option("--methods", metavar="A,B", help="Which methods.", show_default="all")
+    ] = None,
+    backbone: Annotated[
+        str, typer.Option("--backbone", metavar="NAME", autocompletion=options.complete_backbone, help="The network.")
+    ] = "minkunet18",
+    steps: Annotated[int, typer.Option("--steps", min=1, metavar="N", help="Measured steps of each run.")] = 40,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--streets", metavar="DIR", help="Generated streets.", show_default="generates preset small"),
+    ] = None,
+    jobs: options.Jobs = 0,
+    debug: options.Debug = False,
+) -> None:
+    """What every method costs beyond its passes, and what the trainer adds to a loop in plain torch."""
+    from ssl3d.benchmarks import methods as measured
+    from ssl3d.models.methods.registry import get_method, list_methods
+
+    start = time.monotonic()
+    chosen = [name.strip() for name in names.split(",")] if names else list_methods()
+    for name in chosen:
+        get_method(name)  # an unknown one is an error before anything is generated
+    with tempfile.TemporaryDirectory(prefix="ssl3d-bench-") as temporary:
+        rows = measured.run(
+            Path(temporary), methods=chosen, backbone=backbone, jobs=jobs, steps=steps, streets=folder, preset="small",
+            progress=console.ConsoleProgress(),
+        )  # fmt: skip
+    given = f"{f' --methods {names}' if names else ''}{' --streets DIR' if folder else ''}"
+    words = f"{given} --backbone {backbone} --steps {steps} --jobs {jobs}"
+    finish(rows, describe_machine(f"ssl3d bench methods{words}"), json_file, start)
 
 
 @app.command(epilog=STREETS_EPILOG)
