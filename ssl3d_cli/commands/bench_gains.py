@@ -107,7 +107,7 @@ def gains(
         console.say("the streets are not there yet: nothing has run, and nothing tells how long a step takes here")
         console.say(f"{len(recipe.jobs())} runs of {recipe.steps} steps: {', '.join(c.name for c in recipe.cells)}")
         return
-    plan, failed = _planned(bench, jobs, dry_run or report_only), list["Failure"]()
+    plan, failed = _planned(bench, jobs, dry_run, report_only), list["Failure"]()
     if dry_run:
         return
     done = dict(plan.done)
@@ -143,16 +143,17 @@ def _make_streets(workspace: Path, recipe: Any, streets: Path | None, jobs: int,
     make_streets(space, recipe, streets, jobs, console.ConsoleProgress())
 
 
-def _planned(bench: Bench, jobs: int, only_look: bool) -> Plan:
+def _planned(bench: Bench, jobs: int, dry_run: bool, report_only: bool) -> Plan:
     """The plan, printed."""
     from ssl3d.benchmarks.gains_plan import calibrate, make_plan
 
-    if only_look:
+    if dry_run or report_only:
         bench.find_splits()
     else:
         bench.make_splits(bench.recipe.jobs(), jobs, console.ConsoleProgress())
     plan = make_plan(bench)
-    calibrate(bench, plan)
+    if not report_only:
+        calibrate(bench, plan)
     if bench.subset == "holdout":
         console.say("dev streets: to choose parameters on. Figures are reported on the test streets (--subset val).")
     for line in plan.lines(jobs):
