@@ -173,7 +173,11 @@ class Method(nn.Module):
         return [Phase("train", steps)]
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[dict[str, Tensor]]:
-        """Yields named losses; their sum is minimized. Each yield is one backward and one optimizer step."""
+        """Yields named losses; their sum is minimized. Each yield is one backward and one optimizer step.
+
+        A batch of which no label is visible is a step like any other: its supervised loss is an exact zero with zero
+        gradients, so that only momentum and weight decay move weights, and batch norm gathers its statistics.
+        """
         raise NotImplementedError(f"{type(self).__name__} has to implement step()")
 
     def after_step(self, progress: Progress) -> None:

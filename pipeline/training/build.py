@@ -206,15 +206,16 @@ def find_weights(workspace: Workspace, origin: str | Path) -> tuple[Path, InitRe
 
 
 def init_weights(method: Method, path: Path, config: RunConfig) -> None:
-    """Starts ``method``'s predictor from the predictor of the run that owns the checkpoint ``path``; a file that was
-    copied out of its run has to be of the same method and backbone."""
+    """Starts ``method``'s student and predictor from the predictor of the run that owns the checkpoint ``path``; a file
+    that was copied out of its run has to be of the same method and backbone."""
     run, loaded = RunDirectory(path.parent.parent), checkpoint.load(path)
     origin = run.config if run.exists else config
     with torch.random.fork_rng(devices=[]):
         other, _ = build_method(origin)
     checkpoint.load_weights(other, loaded, origin.num_classes, path)
     weights = {**loaded, "model": other.predictor().state_dict()}
-    checkpoint.load_weights(method.predictor(), weights, config.num_classes, path)
+    for network in (method.student(), method.predictor()):  # one and the same, unless the predictor is an average
+        checkpoint.load_weights(network, weights, config.num_classes, path)
 
 
 __all__ = [

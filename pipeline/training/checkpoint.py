@@ -17,7 +17,8 @@ from ssl3d.data.atomic import replacing, temporary_beside
 from ssl3d.data.errors import Ssl3dError
 from ssl3d.pipeline.files import writing
 
-SCHEMA = 1
+SCHEMA = 2
+"""1: before phases could be entered; batches were drawn otherwise then."""
 LAST, PREVIOUS = "last.pt", "last.prev.pt"
 _IS_FOLDER = 0x10  # in a ZIP index; torch reads nothing then, and returns memory as it was
 _DAMAGE = (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError)
@@ -58,7 +59,8 @@ def load_last(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None
     """The last checkpoint, or the one before when the last is damaged (and then says so). None when there is none.
 
     Raises:
-        Ssl3dError: every checkpoint in the folder is damaged, or a newer version wrote it.
+        Ssl3dError: every checkpoint in the folder is damaged, a newer version wrote it, or an older one, which this
+            version cannot go on from (it can evaluate the weights).
     """
     damaged: list[str] = []
     for name in (LAST, PREVIOUS):
@@ -70,6 +72,12 @@ def load_last(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None
             damaged.append(name)
             say(f"the checkpoint {folder / name} is damaged ({error.where.get('cause')}): trying the one before")
             continue
+        if found["schema"] < SCHEMA:
+            raise Ssl3dError(
+                "an older ssl3d has begun this run, and drew its batches otherwise: this one cannot go on with it",
+                where={"file": folder / name, "step": found.get("step")},
+                hint="begin it again with --overwrite, or begin another from its weights with --init-from",
+            )
         return found
     if damaged:
         raise Ssl3dError(

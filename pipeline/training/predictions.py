@@ -8,6 +8,8 @@ first unit that has none, which is right because its weights are the same ones a
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from ssl3d.pipeline.training.distributed import Team
 
 FOLDER = "predictions"
+_DAMAGE = (DamagedShard, FileNotFoundError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError)
 
 
 class PhaseContext:
@@ -145,10 +148,10 @@ class KeptScans:
 
     def sound(self, unit: str) -> bool:
         """Whether the unit is there; one that is damaged is removed."""
-        path = self._path(unit)
+        path, scans = self._path(unit), len(self.units[unit])
         try:
-            return path.exists() and len(ShardReader(path)) == len(self.units[unit])
-        except DamagedShard:
+            return path.exists() and len(ShardReader(path)) == scans == len(self._facts(unit, scans))
+        except _DAMAGE:
             path.unlink()
             return False
 
@@ -161,12 +164,14 @@ class KeptScans:
         indices = self.units[unit]
         sizes = [len(self.source.view(index)) for index in indices]
         names = sorted(stored[0].points)
+        if any(sorted(item.points) != names for item in stored):
+            raise ValueError(f"of every scan the same arrays have to be kept, not {', '.join(names) or 'none'} of some")
         arrays: dict[str, npt.NDArray[Any]] = {
             "offsets": np.cumsum([0, *sizes], dtype=np.int64),
             "scan_index": np.array([self.places.position[index] for index in indices], np.int32),
         }
         for name in names:
-            columns = [item.points[name] for item in stored if sorted(item.points) == names]
+            columns = [item.points[name] for item in stored]
             if [len(column) for column in columns] != sizes or len({column.dtype for column in columns}) > 1:
                 raise ValueError(f"'{name}' has to be kept for every point of every scan, in one dtype")
             arrays[name] = np.concatenate(columns)
