@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,20 @@ FRAMES = {"00": 6, "01": 4, "08": 2}
 ENTRY_POINTS = """\
 [ssl3d.backbones]
 pointwise = ssl3d_test_pointwise:Pointwise
+test-pixels = ssl3d_test_kinds:Pixels
+test-crops = ssl3d_test_kinds:Crops
 
 [ssl3d.methods]
 twophase = ssl3d_test_pointwise:TwoPhase
+mixed = ssl3d_test_pairs:Mixed
+crops = ssl3d_test_pairs:Crops
+regional = ssl3d_test_pairs:Regions
+two = ssl3d_test_pairs:Two
+parts = ssl3d_test_phases:Parts
+several = ssl3d_test_phases:Several
+staged = ssl3d_test_phases:Staged
+nothing = ssl3d_test_phases:Nothing
+rounds = ssl3d_test_phases:Rounds
 """
 
 
@@ -78,10 +90,17 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def space(prepared: Path, tmp_path: Path) -> Workspace:
-    """A workspace of one's own with that dataset (shards are shared, they are never written)."""
+    """A workspace of one's own with that dataset (shards are shared, they are never written; ``own`` has its own)."""
     root = tmp_path / "ws"
     root.mkdir()
     for name in ("workspace.json", ".gitignore"):
         (root / name).write_bytes((prepared / name).read_bytes())
     (root / "data").symlink_to(prepared / "data")
     return Workspace.open(root)
+
+
+@pytest.fixture
+def own(prepared: Path, tmp_path: Path) -> Workspace:
+    """A workspace with shards of one's own, to be changed."""
+    shutil.copytree(prepared, tmp_path / "own", ignore=shutil.ignore_patterns("runs"))
+    return Workspace.open(tmp_path / "own")
