@@ -75,16 +75,18 @@ class Recipe:
 
     methods: tuple[str, ...] = ("mean_teacher",)
     backbone: str = "minkunet-micro"
-    steps: int = 600
+    steps: int = 400
     seeds: int = 5
-    ema: float = 0.99
-    common: tuple[str, ...] = ("backbone.voxel_size=0.3", "train.batch=1", "optimizer.lr=0.01")
+    ema: float = 0.98
+    common: tuple[str, ...] = (
+        "backbone.voxel_size=0.4", "train.batch=1", "optimizer.lr=0.03", "augment.rotate=10", "augment.flip_x=0",
+    )  # fmt: skip
     of_method: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: MappingProxyType(
             {
                 "supervised": ("supervised.lambda_lov=1",),
-                # the published weight, and the published keep rate as the average that evaluates every method
-                "mean_teacher": ("mean_teacher.lambda_lov=1", "mean_teacher.alpha=0.99", "mean_teacher.w=200"),
+                # the rest as published: the weight, and the keep rate with its half-life scaled to the steps
+                "mean_teacher": ("mean_teacher.lambda_lov=1",),
             }
         )
     )
@@ -100,7 +102,7 @@ class Recipe:
         )
     )
     ratios: Mapping[str, tuple[str, ...]] = field(
-        default_factory=lambda: MappingProxyType({"scan": ("1%", "2%"), "points": ("0.1%", "1%")})
+        default_factory=lambda: MappingProxyType({"scan": ("0.5%", "2%"), "points": ("0.1%", "1%")})
     )
     reference: Cell = Cell("scan", "100%")
     room: float = 12.0

@@ -91,7 +91,7 @@ _BENCH = StreetPreset(
         *_drives(
             "train",
             30,
-            6,
+            20,
             (
                 ("00", "suburb"),
                 ("01", "highway"),
@@ -103,8 +103,8 @@ _BENCH = StreetPreset(
                 ("07", None),
             ),
         ),
-        *_drives("dev", 20, 12, (("09", None), ("10", None))),
-        *_drives("val", 60, 10, (("08", None),)),
+        *_drives("dev", 20, 20, (("09", None), ("10", None))),
+        *_drives("val", 60, 30, (("08", None),)),
     ),
 )
 
