@@ -45,10 +45,10 @@ def command_words() -> list[str]:
     return ["torchrun", *nodes, f"--nproc-per-node={here.local_size}", "-m", "ssl3d.cli"]
 
 
-def stand_by() -> None:
+def stand_by(seconds: float = STAND_BY_SECONDS) -> None:
     """Waits a little, so that the process which speaks can finish its sentence before all are stopped."""
     _on_request_to_stop(signal.SIG_DFL)
-    time.sleep(STAND_BY_SECONDS)
+    time.sleep(seconds)
 
 
 def finish_sentence() -> None:

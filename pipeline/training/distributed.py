@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from ssl3d.data.errors import Ssl3dError, UsageError
 from ssl3d.models.distributed import all_reduce_sum, exchange_device, gather_rows
-from ssl3d.pipeline.launch import Launch, finish_sentence, launched, stand_by
+from ssl3d.pipeline.launch import STAND_BY_SECONDS, Launch, finish_sentence, launched, stand_by
 
 T = TypeVar("T")
 
@@ -198,8 +198,9 @@ def team_of(device: torch.device) -> Iterator[Team]:
             team.barrier()
     except BaseException as error:
         if not _speaks(team, error):
-            stand_by()
-            raise SystemExit(getattr(error, "exit_code", 1)) from error
+            code = getattr(error, "exit_code", 1)
+            stand_by(1.0 if code == 130 else STAND_BY_SECONDS)  # on request all leave, and torchrun waits for that
+            raise SystemExit(code) from error
         finish_sentence()
         raise
     finally:
