@@ -175,14 +175,17 @@ def collate_points(views: Sequence[View]) -> dict[str, Any]:
     sizes = [len(view) for view in views]
     if not sum(sizes):
         raise NoElementsError("no view of this batch has a point")
-    shared = set.intersection(*(set(view.extras) for view in views))
+    names = sorted(views[0].extras)
+    for view in views:
+        if sorted(view.extras) != names:
+            raise ValueError(f"one group has views with the extras {names} and with {sorted(view.extras)}")
     return {
         "rows": torch.from_numpy(np.concatenate([view.rows for view in views])),
         "label": torch.from_numpy(np.concatenate([view.label for view in views]).astype(np.int64)),
         "view_offsets": torch.tensor([0, *np.cumsum(sizes)], dtype=torch.int64),
         "extras": {
             name: torch.from_numpy(np.ascontiguousarray(np.concatenate([view.extras[name] for view in views])))
-            for name in sorted(shared)
+            for name in names
         },
     }
 

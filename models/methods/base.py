@@ -158,10 +158,12 @@ class Method(nn.Module):
         unlabelled: Sequence[View],
         augment: Augmentation,
         rng: np.random.Generator,
+        phase: int = 0,
     ) -> dict[str, list[View]]:
         """Groups of views of one item of a batch; groups of the same name are put together over the items.
 
-        The default: ``labelled`` and (if any) ``unlabelled``, each augmented once.
+        The default: ``labelled`` and (if any) ``unlabelled``, each augmented once. ``phase`` is the index of the phase
+        that the step belongs to. The views of one group have to have the same ``extras``.
         """
         groups = {"labelled": [augment(view, rng) for view in labelled]}
         if unlabelled:

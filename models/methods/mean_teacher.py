@@ -98,6 +98,7 @@ class MeanTeacher(Method):
         unlabelled: Sequence[View],
         augment: Augmentation,
         rng: np.random.Generator,
+        phase: int = 0,
     ) -> dict[str, list[View]]:
         """One batch ``all``, the labelled views first; ``teacher`` holds the same scans in the teacher's view."""
         assert isinstance(params, MeanTeacherParams)

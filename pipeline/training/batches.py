@@ -6,6 +6,7 @@ processes share is the batch that one process would make.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from math import gcd
@@ -83,6 +84,7 @@ class BatchMaker:
     max_points: int | None = None
     process: int = 0
     processes: int = 1
+    phase_ends: Sequence[int] = ()
 
     def __call__(self, step: int) -> StepBatch:
         """Raises ``Ssl3dError`` naming the scan that cannot be read, or all scans when they cannot be combined."""
@@ -125,7 +127,8 @@ class BatchMaker:
             drawn.append([drop_to(view, self.max_points, rng) if self.max_points else view for view in full])
         if not drawn[0] or (self.unlabelled and not drawn[1]):
             return {}
-        return self.method.views(self.params, drawn[0], drawn[1], self.augmentation, rng)
+        phase = bisect_right(self.phase_ends, step)
+        return self.method.views(self.params, drawn[0], drawn[1], self.augmentation, rng, phase)
 
     def _read(self, stream: Stream, item: int, step: int) -> View:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from ssl3d.data.augment import Augmentation
 from ssl3d.data.errors import Ssl3dError, UsageError
 from ssl3d.models.backbones.base import InputSpec, Segmenter
 from ssl3d.models.backbones.registry import make_backbone
-from ssl3d.models.methods.base import Method
+from ssl3d.models.methods.base import Method, Phase
 from ssl3d.models.methods.registry import get_method
 from ssl3d.pipeline.dataset import Places, PreparedDataset
 from ssl3d.pipeline.files import digest_file
@@ -151,8 +152,10 @@ def batch_maker(
     extras: Sequence[ExtraSource] = (),
     process: int = 0,
     processes: int = 1,
+    phases: Sequence[Phase] = (),
 ) -> BatchMaker:
-    """``extras``: what later phases read besides the products of stages. ``process`` of ``processes``: whose share."""
+    """``extras``: what later phases read besides the products of stages. ``process`` of ``processes``: whose share.
+    ``phases``: those of the run, so that a batch knows its own."""
     unlabelled = method.uses_unlabelled and bool(data.unlabelled)
     return BatchMaker(
         method=method,
@@ -165,6 +168,7 @@ def batch_maker(
         max_points=config.train.max_points,
         process=process,
         processes=processes,
+        phase_ends=tuple(accumulate(phase.steps for phase in phases)),
     )
 
 

@@ -183,7 +183,7 @@ def _session(
             synchronize_batch_norm(method)
 
             def feed(first: int, last: int, extras: Sequence[ExtraSource]) -> Iterator[StepBatch]:
-                maker = batch_maker(config, data, type(method), input_spec, extras, team.rank, team.size)
+                maker = batch_maker(config, data, type(method), input_spec, extras, team.rank, team.size, loop.phases)
                 return open_batches(maker, first, last, workers, compute.device)
 
             loop = TrainingLoop(run, config, method, data, feed, compute, progress, display, stop.requested, team)

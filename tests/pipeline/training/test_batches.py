@@ -153,3 +153,25 @@ def test_plain_and_map(maker: BatchMaker) -> None:
     doubled = inputs.map(lambda tensor: tensor * 2)
     assert torch.equal(doubled.features, inputs.features * 2)
     assert torch.equal(doubled.elements.point_to_element, inputs.elements.point_to_element * 2)
+
+
+def test_views_are_told_the_phase_of_their_step(maker: BatchMaker) -> None:
+    class Tells(Supervised):
+        @classmethod
+        def views(cls, params, labelled, unlabelled, augment, rng, phase=0):  # type: ignore[no-untyped-def]
+            return {f"phase {phase}": list(labelled)}
+
+    phased = replace(maker, method=Tells, phase_ends=(2, 2, 5))  # the second phase has no steps
+    names = [next(iter(phased(step).groups or {})) for step in range(5)]
+    assert names == ["phase 0", "phase 0", "phase 2", "phase 2", "phase 2"]
+
+
+def test_views_of_one_group_have_the_same_extras(maker: BatchMaker) -> None:
+    class Uneven(Supervised):
+        @classmethod
+        def views(cls, params, labelled, unlabelled, augment, rng, phase=0):  # type: ignore[no-untyped-def]
+            unlabelled[0].extras["guess"] = unlabelled[0].label
+            return {"all": [*labelled, *unlabelled]}
+
+    with pytest.raises(Ssl3dError, match=r"the extras \[\] and with \['guess'\]"):
+        replace(maker, method=Uneven)(0)

@@ -71,6 +71,7 @@ class Mixed(OneNetwork):
         unlabelled: Sequence[View],
         augment: Augmentation,
         rng: np.random.Generator,
+        phase: int = 0,
     ) -> dict[str, list[View]]:
         mixed = [
             joined(a.select(a.points[:, 2] < params.height), b.select(b.points[:, 2] >= params.height))
@@ -128,6 +129,7 @@ class Crops(OneNetwork):
         unlabelled: Sequence[View],
         augment: Augmentation,
         rng: np.random.Generator,
+        phase: int = 0,
     ) -> dict[str, list[View]]:
         scans = [*labelled, *unlabelled, labelled[0]]
         left = [shuffled(view.select(view.points[:, 0] < rng.uniform(2, 8)), rng) for view in scans]
@@ -172,6 +174,7 @@ class Regions(OneNetwork):
         unlabelled: Sequence[View],
         augment: Augmentation,
         rng: np.random.Generator,
+        phase: int = 0,
     ) -> dict[str, list[View]]:
         crops = [view.select(view.points[:, 0] > 0) for view in (*labelled, *unlabelled)]
         groups = {name: [augment(view, rng) for view in crops] for name in ("one", "two")}
