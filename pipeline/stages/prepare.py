@@ -18,7 +18,8 @@ from ssl3d.data.errors import UsageError
 from ssl3d.models.config import Params
 from ssl3d.pipeline.product import Product
 from ssl3d.pipeline.progress import Progress, Silent
-from ssl3d.pipeline.stage import Stage, StageRun, Unit, UnitInputs, Upstream, run_stage
+from ssl3d.pipeline.stage import Stage, Unit, UnitInputs, Upstream
+from ssl3d.pipeline.stage_run import StageRun, run_stage
 from ssl3d.pipeline.workspace import DatasetHandle, Workspace, check_dataset_name
 
 if TYPE_CHECKING:

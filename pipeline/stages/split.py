@@ -19,7 +19,8 @@ from ssl3d.pipeline.files import digest_value, read_json, write_json
 from ssl3d.pipeline.product import Product, is_sound
 from ssl3d.pipeline.progress import Progress, Silent
 from ssl3d.pipeline.splits import SPLIT_FILE, Budget, SplitResult, split_hash
-from ssl3d.pipeline.stage import Stage, Unit, UnitInputs, Upstream, run_stage
+from ssl3d.pipeline.stage import Stage, Unit, UnitInputs, Upstream
+from ssl3d.pipeline.stage_run import run_stage
 from ssl3d.pipeline.stages.choose import (
     choose_groups,
     choose_listed,

@@ -12,7 +12,7 @@ import pytest
 from ssl3d.data.datasets.registry import get_reader
 from ssl3d.data.errors import DataError, Ssl3dError, UsageError
 from ssl3d.data.store import ShardReader
-from ssl3d.pipeline import stage as stage_module
+from ssl3d.pipeline import stage_run as stage_module
 from ssl3d.pipeline.stages.prepare import PrepareParams, PrepareResult, PrepareStage, prepare
 from ssl3d.pipeline.workspace import Workspace
 

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from ssl3d.data.errors import DataError, Ssl3dError
 from ssl3d.data.store import ShardReader, write_shard
 from ssl3d.models.config import Params
-from ssl3d.pipeline import stage as stage_module
+from ssl3d.pipeline import stage_run as stage_module
 from ssl3d.pipeline.files import digest_value
 from ssl3d.pipeline.product import Entry, FileStamp, JournalWriter, Product, read_journal
 from ssl3d.pipeline.progress import Silent
-from ssl3d.pipeline.stage import Stage, StageRun, TrainedStage, Unit, UnitInputs, Upstream, run_stage, stage_key
+from ssl3d.pipeline.stage import Stage, TrainedStage, Unit, UnitInputs, Upstream, stage_key
+from ssl3d.pipeline.stage_run import StageRun, run_stage
 from ssl3d.pipeline.workspace import DatasetHandle, Workspace
 
 names = st.sampled_from(["prepare", "split", "density"])

@@ -23,7 +23,8 @@ from ssl3d.pipeline.dataset import PreparedDataset
 from ssl3d.pipeline.evaluation.evaluate import evaluate
 from ssl3d.pipeline.evaluation.subject import subject_of
 from ssl3d.pipeline.progress import Silent
-from ssl3d.pipeline.stage import Stage, Unit, UnitInputs, Upstream, run_stage
+from ssl3d.pipeline.stage import Stage, Unit, UnitInputs, Upstream
+from ssl3d.pipeline.stage_run import run_stage
 from ssl3d.pipeline.training import checkpoint
 from ssl3d.pipeline.training.build import build_method, load_predictor
 from ssl3d.pipeline.training.config import RunConfig, resolve
