@@ -229,6 +229,8 @@ def choose(
     changes |= {name: value for name, value in (("seeds", seeds), ("steps", steps)) if value is not None}
     recipe = replace(recipe, **changes)
     for item in settings:
+        if item.startswith("train.ema="):
+            raise UsageError("every run is evaluated with the EMA of the recipe", hint="leave out --set train.ema=...")
         section = item.partition(".")[0]
         if section in list_methods():
             recipe = replace(

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,11 +101,17 @@ def test_options_narrow_the_recipe() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [{"methods": "mean_teachr"}, {"regimes": "scans"}, {"ratios": "scan:0%"}, {"settings": ["mean_teacher.ww=1"]}],
+    [
+        {"methods": "mean_teachr"},
+        {"regimes": "scans"},
+        {"ratios": "scan:0%"},
+        {"settings": ["mean_teacher.ww=1"]},
+        {"settings": ["train.ema=0.5"]},
+    ],
 )
-def test_what_does_not_exist_is_refused_before_anything_is_made(words: dict[str, str]) -> None:
+def test_what_does_not_exist_is_refused_before_anything_is_made(words: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        choose(**words)  # type: ignore[arg-type]
+        choose(**words)
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
