@@ -35,7 +35,7 @@ METHODS_EPILOG = """\
 [bold]Example[/]
 
   ssl3d bench methods --json methods.json
-  ssl3d bench methods --methods mean_teacher --backbone minkunet-micro --steps 10     a look, not a claim"""
+  ssl3d bench methods --methods mean_teacher --steps 10   a look, not a claim"""
 
 STREETS_EPILOG = """\
 [bold]Example[/]

@@ -28,8 +28,8 @@ EPILOG = """\
   ssl3d eval RUN_A RUN_B --report markdown --out report.md
   ssl3d eval --report json | jq '.runs\\[] | {run, miou}'
   ssl3d eval RUN --pictures 3       and three scans as PNG
-  ssl3d eval --weights ema          averaged weights (train.ema), for every method the same average
-  ssl3d eval RUN --subset holdout   to choose parameters: the scans that ssl3d split --holdout kept out
+  ssl3d eval --weights ema          the average that train.ema keeps
+  ssl3d eval RUN --subset holdout   what `ssl3d split --holdout` kept out
 
 The report goes to stdout, progress to stderr. RUN is the name, or a beginning or an ending that only one run has."""
 

@@ -61,7 +61,8 @@ def test_help_fits_80_columns_and_explains_every_option(name: str) -> None:
     import typer
 
     module = import_module(f"ssl3d.cli.commands.{name}")
-    examples = [line.replace("\\[", "[") for line in module.EPILOG.splitlines() if line.startswith("  ssl3d")]
+    epilogs = "\n".join([module.EPILOG, *(str(command.epilog) for command in module.app.registered_commands)])
+    examples = [line.replace("\\[", "[") for line in epilogs.splitlines() if line.startswith("  ssl3d")]
     assert examples and max(map(len, examples)) <= 78
     for parameter in typer.main.get_command(module.app).params:
         explained = getattr(parameter, "help", None)
