@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl3d.benchmarks.gains import WEIGHTS, Job, Recipe
 from ssl3d.data.datasets.kitti_root import MANIFEST
-from ssl3d.data.errors import UsageError
+from ssl3d.data.errors import DataError, Ssl3dError, UsageError
 from ssl3d.pipeline.dataset import PreparedDataset
 from ssl3d.pipeline.evaluation.evaluate import cached_result
 from ssl3d.pipeline.evaluation.result import EvalResult
@@ -85,12 +86,13 @@ class Bench:
     # ------------------------------------------------------------ splits
 
     def find_splits(self) -> None:
-        """Learns which splits are there."""
+        """Learns which splits are there; a damaged one is not, and is made anew."""
         for product in self.dataset.handle.products("split"):
             if product.complete:
-                split = SplitResult.load(product.folder)
-                if split.prepare == self.dataset.product.key:
-                    self._splits[_split_key(split.params)] = split
+                with suppress(DataError):
+                    split = SplitResult.load(product.folder)
+                    if split.prepare == self.dataset.product.key:
+                        self._splits[_split_key(split.params)] = split
 
     def make_splits(self, jobs: Sequence[Job], threads: int, progress: Progress) -> None:
         """Makes the splits of ``jobs`` that are not there."""
@@ -129,11 +131,13 @@ class Bench:
         return RunDirectory(self.workspace.runs_dir / config.run_name)
 
     def result(self, job: Job) -> EvalResult | None:
-        """The evaluation of a finished run, when it is there and up to date."""
+        """The evaluation of a finished run, when it is there and up to date; none of a run that is damaged."""
         run = self.run(job)
         if run is None or not run.exists or not run.finished:
             return None
-        return cached_result(self.dataset, subject_of(run, weights=WEIGHTS), self.subset)
+        with suppress(Ssl3dError):  # its own process will say what is wrong, and the others go on
+            return cached_result(self.dataset, subject_of(run, weights=WEIGHTS), self.subset)
+        return None
 
 
 def _split_key(params: Mapping[str, Any]) -> str:

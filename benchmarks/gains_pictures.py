@@ -43,7 +43,7 @@ def differences(value: Figures, path: Path) -> Path:
             if part in line["difference"]:
                 _difference(axes, place, line["difference"][part], _color(value, line["variant"]))
         _plain(axes, title)
-        axes.set_xlabel(f"IoU - {BASELINE}, points of a percent")
+        axes.set_xlabel(f"IoU - {BASELINE}, percentage points")
     panels[0].set_yticks(range(len(lines)), names)
     panels[0].set_ylim(len(lines) - 0.5, -0.5)
     where = f"{value['scans']} {value['streets used for']} scans"

@@ -187,17 +187,21 @@ def as_json(difference: Difference) -> Record:
 
 
 def results(value: Record) -> list[Record]:
-    """The lines that every file of ``ssl3d bench`` has: ours is the method, the rival the baseline, in mIoU."""
-    means = {(line["variant"], line["regime"], line["ratio"]): line["miou"] for line in value["cells"]}
+    """The lines that every file of ``ssl3d bench`` has: ours is the method, the rival the baseline, in mIoU.
+
+    Means over the seeds that both have.
+    """
     found = []
     for line in value["cells"]:
-        base = means.get((BASELINE, line["regime"], line["ratio"]))
-        if line["variant"] == BASELINE or base is None or line["miou"] is None:
+        difference = line.get("difference") or {}
+        if "miou" not in difference:
             continue
-        ours, theirs = line["miou"]["mean"], base["mean"]
+        base = _seeds(value["runs"], BASELINE, line["regime"], line["ratio"])
+        theirs = statistics.fmean(base[seed]["miou"] for seed in difference["seeds"])
+        ours = theirs + difference["miou"]["mean"]
         found.append(
             {
-                "name": f"{line['variant']}, {line['regime']} {line['ratio']}, {len(line['seeds'])} seeds",
+                "name": f"{line['variant']}, {line['regime']} {line['ratio']}, {len(difference['seeds'])} seeds",
                 "rival": f"ssl3d {BASELINE}, the same labels, steps and EMA",
                 "ours": ours,
                 "theirs": theirs,

@@ -24,11 +24,12 @@ DEFAULT_WORKSPACE = Path("workspace-gains")
 EPILOG = """\
 [bold]Example[/]
 
-  ssl3d bench gains --dry-run                    the plan, and how long it takes
-  ssl3d bench gains --json gains.json            all of it; stopped at any time, the same command goes on
-  ssl3d bench gains --subset holdout --ratios scan:1% --seeds 2 --set mean_teacher.w=50
+  ssl3d bench gains --dry-run           the plan, and how long it takes
+  ssl3d bench gains --json gains.json   all of it
+  ssl3d bench gains --subset holdout --seeds 2 --set mean_teacher.w=50
   ssl3d bench gains --report-only --json gains.json
 
+Stopped at any time, the same command goes on.
 Parameters are chosen on the dev streets (--subset holdout); figures are reported on the test streets."""
 
 
@@ -103,6 +104,8 @@ def gains(
     if not report_only:
         _make_streets(workspace, recipe, streets, jobs, dry_run)
     bench = _open(workspace, recipe, subset)
+    if bench is None and report_only:
+        raise _nothing_to_report([])
     if bench is None:
         console.say("the streets are not there yet: nothing has run, and nothing tells how long a step takes here")
         console.say(f"{len(recipe.jobs())} runs of {recipe.steps} steps: {', '.join(c.name for c in recipe.cells)}")
@@ -195,11 +198,7 @@ def _figures(bench: Bench, done: Mapping[Job, EvalResult], failed: list[Failure]
     from ssl3d.cli.commands.bench import describe_machine
 
     if not done:
-        raise Ssl3dError(
-            "there is nothing to report: no run has finished",
-            where={failure.job.name: failure.message for failure in failed[:3]},
-            hint="each run keeps what it said in the folder logs of the workspace" if failed else None,
-        )
+        raise _nothing_to_report(failed)
     order = [job for job in bench.recipe.jobs() if job in done]
     value = gains_report.figures(bench, {job: done[job] for job in order}, failed)
     return {
@@ -207,6 +206,14 @@ def _figures(bench: Bench, done: Mapping[Job, EvalResult], failed: list[Failure]
         "gains": value,
         "machine": describe_machine(_command(bench)),
     }
+
+
+def _nothing_to_report(failed: list[Failure]) -> Ssl3dError:
+    return Ssl3dError(
+        "there is nothing to report: no run has finished",
+        where={failure.job.name: failure.message for failure in failed[:3]},
+        hint="each run keeps what it said in the folder logs of the workspace" if failed else None,
+    )
 
 
 def _command(bench: Bench) -> str:

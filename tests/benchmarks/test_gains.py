@@ -120,6 +120,25 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not (tmp_path / "ws").exists()
 
 
+def test_a_report_of_nothing_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ["--workspace", str(tmp_path / "ws"), "--json", str(tmp_path / "mistyped.json")]
+    assert app.run(["bench", "gains", *place, "--report-only"]) == 1
+    assert "nothing to report" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_lines_of_results_compare_the_seeds_that_both_have() -> None:
+    scores = {("supervised", 0): 10.0, ("supervised", 1): 40.0, ("mean_teacher", 0): 12.0}
+    runs = [
+        {"variant": name, "regime": "scan", "ratio": "0.5%", "seed": seed, **dict.fromkeys(gains_report.PARTS, score)}
+        | {"iou": {}}
+        for (name, seed), score in scores.items()
+    ]
+    (row,) = gains_report.results({"runs": runs, "cells": gains_report.cells(RECIPE, runs)})
+    assert (row["ours"], row["theirs"], row["ratio"]) == (12.0, 10.0, 1.2)
+    assert row["name"] == "mean_teacher, scan 0.5%, 1 seeds"
+
+
 # ---------------------------------------------------------------- running
 
 
@@ -148,6 +167,7 @@ def test_stopped_in_the_middle_it_goes_on_and_repeats_nothing(space: Workspace, 
     done = bench.run(next(iter(plan.done)))
     assert done is not None and after[done.name] == before[done.name] == 1
     _check_report(bench, again.done)
+    _damage_one(bench, again.done)
     dev = Bench.open(space, SMALL, "holdout")
     dev.find_splits()
     other = make_plan(dev)
@@ -179,6 +199,23 @@ def _run_while_somebody_trains_the_first(bench: Bench, jobs: Sequence[Job]) -> N
     holder.join()
     assert len(said) == 1 and jobs[0].name in said[0] and "waiting" in said[0]
     assert sorted(ended) == sorted(job.name for job in jobs)
+
+
+def _damage_one(bench: Bench, done: dict[Job, EvalResult]) -> None:
+    """A damaged run, or a damaged result, is to be done again and hinders no other."""
+    job = next(iter(done))
+    run = bench.run(job)
+    assert run is not None
+    (result,) = (run.path / "eval").glob("val-*.json")
+    for file in (run.checkpoint_path(), run.path / "config.json", result):
+        content = file.read_bytes()
+        if file.suffix == ".pt":
+            file.unlink()
+        else:
+            file.write_bytes(content[: len(content) // 2])
+        assert make_plan(bench).left == (job,)
+        file.write_bytes(content)
+    assert not make_plan(bench).left
 
 
 def _sessions(space: Workspace) -> dict[str, int]:
