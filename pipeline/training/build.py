@@ -15,6 +15,7 @@ from ssl3d.data.augment import Augmentation
 from ssl3d.data.errors import Ssl3dError, UsageError
 from ssl3d.models.backbones.base import InputSpec, Segmenter
 from ssl3d.models.backbones.registry import make_backbone
+from ssl3d.models.ema import ema_update
 from ssl3d.models.methods.base import Method, Phase
 from ssl3d.models.methods.registry import get_method
 from ssl3d.pipeline.dataset import Places, PreparedDataset
@@ -209,6 +210,18 @@ def find_weights(workspace: Workspace, origin: str | Path) -> tuple[Path, InitRe
     return path, InitRef(run=run.name, digest=digest_file(path))
 
 
+def find_again(workspace: Workspace, init: InitRef) -> Path:
+    """The checkpoint that a run has to begin with, found again. ``UsageError`` when it is another one by now."""
+    path, found = find_weights(workspace, init.run)
+    if found.digest != init.digest:
+        raise UsageError(
+            "the weights that the run begins with are others by now, and it has no checkpoint of its own yet",
+            where={"weights": path},
+            hint="begin a new run: type its command again, with --init-from",
+        )
+    return path
+
+
 def init_weights(method: Method, path: Path, config: RunConfig) -> None:
     """Starts ``method``'s student and predictor from the predictor of the run that owns the checkpoint ``path``; a file
     that was copied out of its run has to be of the same method and backbone."""
@@ -220,6 +233,8 @@ def init_weights(method: Method, path: Path, config: RunConfig) -> None:
     weights = {**loaded, "model": other.predictor().state_dict()}
     for network in (method.student(), method.predictor()):  # one and the same, unless the predictor is an average
         checkpoint.load_weights(network, weights, config.num_classes, path)
+    for average, source in method.ema_pairs():  # also one that is not evaluated
+        ema_update(average, source, 0.0, "copy")
 
 
 __all__ = [
@@ -228,6 +243,7 @@ __all__ = [
     "build_method",
     "check_share",
     "check_unlabelled",
+    "find_again",
     "find_weights",
     "init_weights",
     "load_predictor",

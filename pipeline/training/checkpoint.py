@@ -55,6 +55,11 @@ def save_last(folder: Path, value: Mapping[str, Any]) -> None:
     save(last, value)
 
 
+def exists(folder: Path) -> bool:
+    """Whether ``load_last`` has something to look at."""
+    return any((folder / name).exists() for name in (LAST, PREVIOUS))
+
+
 def load_last(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
     """The last checkpoint, or the one before when the last is damaged (and then says so). None when there is none.
 
@@ -132,7 +137,7 @@ def load_weights(module: torch.nn.Module, checkpoint: Mapping[str, Any], num_cla
     """Strictly loads ``checkpoint["model"]``.
 
     Raises:
-        Ssl3dError: another number of classes, other tensors, or numbers that are not finite; the first few are named.
+        Ssl3dError: another number of classes, other tensors, or weights that are not finite; the first few are named.
     """
     if checkpoint.get("num_classes") != num_classes:
         raise Ssl3dError(
@@ -155,7 +160,10 @@ def load_weights(module: torch.nn.Module, checkpoint: Mapping[str, Any], num_cla
             where={"file": path, "tensors": "; ".join(problems[:3]) + more},
             hint="check method, backbone and their parameters against config.json of the run that wrote it",
         )
-    spoiled = [name for name in here if there[name].is_floating_point() and not bool(there[name].isfinite().all())]
+    # other buffers may well be infinite (a smallest distance before there was one), and extra state is no tensor
+    weights = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    weights |= {name for name in here if name.endswith(("running_mean", "running_var"))}
+    spoiled = [name for name in here if name in weights and not bool(there[name].isfinite().all())]
     if spoiled:
         raise Ssl3dError(
             "the checkpoint holds weights that are not numbers",
@@ -183,4 +191,14 @@ class _Writer:
         self.file.flush()
 
 
-__all__ = ["LAST", "PREVIOUS", "DamagedCheckpointError", "load", "load_last", "load_weights", "save", "save_last"]
+__all__ = [
+    "LAST",
+    "PREVIOUS",
+    "DamagedCheckpointError",
+    "exists",
+    "load",
+    "load_last",
+    "load_weights",
+    "save",
+    "save_last",
+]

@@ -31,11 +31,11 @@ from ssl3d.pipeline.training.clock import Memory, StepClock
 from ssl3d.pipeline.training.config import RunConfig
 from ssl3d.pipeline.training.device import Compute
 from ssl3d.pipeline.training.distributed import Team
-from ssl3d.pipeline.training.extras import ExtraSource, KeptPredictions
+from ssl3d.pipeline.training.extras import ExtraSource
 from ssl3d.pipeline.training.generators import generator_states, own_generators, set_generators
 from ssl3d.pipeline.training.metrics import MetricsLog, NoLog, Window, pseudo_label_warning
 from ssl3d.pipeline.training.optimization import NonFiniteError, PhaseOptimizer, phase_modes, sum_losses
-from ssl3d.pipeline.training.predictions import FOLDER, PhaseContext, remove_others
+from ssl3d.pipeline.training.predictions import FOLDER, PhaseContext, kept_predictions, remove_others
 from ssl3d.pipeline.training.run import RunDirectory
 from ssl3d.pipeline.training.status import TrainDisplay, TrainStatus
 
@@ -224,7 +224,7 @@ class TrainingLoop:
             if phase.on_enter is not None and phase is not self.phases[self.phase_index]:
                 break
             ends += phase.steps
-        kept = [KeptPredictions(self.run.path / FOLDER / self.kept, self.data.places)] if self.kept else []
+        kept = kept_predictions(self.run.path / FOLDER, self.kept, self.data.places, check=self.team.first)
         source = self.feed(self.step, ends, kept)
         if not self._started:
             first = next(source)

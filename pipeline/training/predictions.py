@@ -2,7 +2,8 @@
 
 ``<run>/predictions/phase<i>-<call>/<unit>.predictions.h5`` holds the per-point arrays that a method keeps of the scans
 of a unit, ``<unit>.facts.npz`` the rest. A file with the right name is whole; a run that was killed goes on with the
-first unit that has none, which is right because its weights are the same ones again.
+first unit that has none, which is right because its weights are the same ones again. ``files.json`` says what batches
+have to find later, when those weights are gone.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ import torch
 from torch import nn
 
 from ssl3d.data.atomic import write_whole
+from ssl3d.data.errors import DataError
 from ssl3d.data.scan import View
 from ssl3d.data.store import DamagedShard, ShardReader, write_shard
 from ssl3d.models.backbones.base import Segmenter
 from ssl3d.models.methods.base import Group, Method, Stored, Writer
 from ssl3d.models.methods.base import Progress as StepProgress
 from ssl3d.pipeline.dataset import Places
-from ssl3d.pipeline.files import remove_tree, writing
+from ssl3d.pipeline.files import digest_file, read_json, remove_tree, write_json, writing
 from ssl3d.pipeline.progress import Progress
 from ssl3d.pipeline.training.extras import PREDICTIONS, KeptPredictions, ViewSource
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from ssl3d.pipeline.training.distributed import Team
 
 FOLDER = "predictions"
+FILES = "files.json"
 _DAMAGE = (DamagedShard, FileNotFoundError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError)
 
 
@@ -95,6 +98,8 @@ class PhaseContext:
         self.team.barrier()
         if any(kept.has_points(unit) for unit in kept.units):
             self.kept = name
+            if self.team.first:
+                kept.remember()
         return kept
 
     def _predict(
@@ -181,6 +186,12 @@ class KeptScans:
         write_whole(self.folder / f"{unit}.facts.npz", buffer.getvalue())
         write_shard(self._path(unit), arrays, per_scan=("scan_index",))  # the last: it says that the unit is done
 
+    def remember(self) -> None:
+        """Notes what the files hold (``kept_predictions``)."""
+        with writing(self.folder):
+            paths = [self._path(unit) for unit in self.units]
+            write_json(self.folder / FILES, {path.name: digest_file(path) for path in paths})
+
     def _facts(self, unit: str, scans: int) -> list[dict[str, npt.NDArray[Any]]]:
         facts: list[dict[str, npt.NDArray[Any]]] = [{} for _ in range(scans)]
         with np.load(self.folder / f"{unit}.facts.npz", allow_pickle=False) as stored:
@@ -204,6 +215,25 @@ def modes_kept(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
+def kept_predictions(folder: Path, kept: str | None, places: Places, check: bool) -> list[KeptPredictions]:
+    """What batches read of the call ``kept``. ``DataError`` when ``check`` finds a file missing or altered."""
+    if kept is None:
+        return []
+    files = read_json(folder / kept / FILES) if check else {}
+    spoiled = [FILES] if files is None else [name for name in files if not _holds(folder / kept / name, files[name])]
+    if spoiled:
+        raise DataError(
+            "predictions that this phase learns from are missing or damaged",
+            where={"folder": folder / kept, "files": ", ".join(spoiled[:3])},
+            hint="restore them, or train the run again with --overwrite: the weights that made them are gone",
+        )
+    return [KeptPredictions(folder / kept, places)]
+
+
+def _holds(path: Path, digest: str) -> bool:
+    return path.is_file() and digest_file(path) == digest
+
+
 def remove_others(folder: Path, kept: str | None) -> None:
     """Removes the predictions that no batch reads any more."""
     for path in folder.iterdir() if folder.is_dir() else ():
@@ -211,4 +241,4 @@ def remove_others(folder: Path, kept: str | None) -> None:
             remove_tree(path)
 
 
-__all__ = ["FOLDER", "KeptScans", "PhaseContext", "remove_others"]
+__all__ = ["FOLDER", "KeptScans", "PhaseContext", "kept_predictions", "remove_others"]

@@ -30,6 +30,7 @@ from ssl3d.pipeline.training.build import (
     build_method,
     check_share,
     check_unlabelled,
+    find_again,
     find_weights,
     init_weights,
     load_predictor,
@@ -120,7 +121,7 @@ def _train(
     display: TrainDisplay,
     command: str | None,
 ) -> RunDirectory:
-    weights = None
+    weights: Path | None = None
     if resume is not None:  # a run that is resumed names its own data
         run = RunDirectory.open(workspace, resume)
         stored = run.config
@@ -128,14 +129,15 @@ def _train(
         data = open_data(workspace, name, split, get_method(stored.method).needs)
         _check_same(run, config, data)
         check_share(stored, data, team.size)
+        if stored.init_from is not None and (overwrite or not checkpoint.exists(run.checkpoints)):
+            weights = find_again(workspace, stored.init_from)
     else:
         if config is None:
             raise UsageError("nothing to train: neither a configuration nor a run to resume")
         data = open_data(workspace, dataset, split, get_method(config.method).needs)
         check_unlabelled(config, data)
         check_share(config, data, team.size)
-        path, init = find_weights(workspace, init_from) if init_from is not None else (None, None)
-        weights = path
+        weights, init = find_weights(workspace, init_from) if init_from is not None else (None, None)
         config = config.bound(data.dataset, data.split, init)
         if team.first:
             workspace.ensure()

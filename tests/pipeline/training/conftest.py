@@ -34,6 +34,7 @@ several = ssl3d_test_phases:Several
 staged = ssl3d_test_phases:Staged
 nothing = ssl3d_test_phases:Nothing
 rounds = ssl3d_test_phases:Rounds
+remembering = ssl3d_test_state:Remembering
 """
 
 
