@@ -43,6 +43,7 @@ lint: setup  ## style, types and the direction of imports
 
 bench: setup  ## every claim of speed, as a ratio against a named rival in the same run
 	@$(BIN)/ssl3d bench stages --json benchmarks/results/stages.json
+	@$(BIN)/ssl3d bench methods --json benchmarks/results/methods.json
 
 minkowski: setup  ## build MinkowskiEngine 0.5.4 (CPU) from its source package, for comparison only
 	@sh tools/build_minkowski.sh $(PYTHON)

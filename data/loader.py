@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ssl3d.data.errors import Ssl3dError
-from ssl3d.data.workers import THREAD_VARIABLES
+from ssl3d.data.workers import THREAD_VARIABLES, end_with_parent
 
 T = TypeVar("T")
 
@@ -143,6 +143,7 @@ def _worker_died(error: RuntimeError) -> Exception:
 
 def _quiet_worker(_: int) -> None:
     torch.set_num_threads(1)
+    end_with_parent()  # torch's own watch misses a parent that died before it began
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun asks the workers to stop too, and the trainer finishes its step
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

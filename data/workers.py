@@ -65,10 +65,16 @@ def _start_worker() -> None:
     for module in ("torch", "numba"):
         if module in sys.modules:
             sys.modules[module].set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """From now on this worker process ends when the one that started it does, whatever ended that (also a kill that
+    comes while the worker is still starting)."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])

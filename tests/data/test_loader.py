@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
@@ -95,6 +98,25 @@ def test_a_worker_that_dies_is_a_clear_error() -> None:
     with pytest.raises(Ssl3dError, match="worker died") as caught:
         list(batches(Maker(0, die_at=1), 0, 3, workers=1))
     assert "train.workers=0" in str(caught.value)
+
+
+def test_workers_that_are_still_starting_end_with_a_killed_parent() -> None:
+    script = (
+        "from ssl3d.data.loader import batches\n"
+        "if __name__ == '__main__':\n"
+        "    source = batches(abs, 0, 9**9, workers=1)\n"
+        "    print('started', flush=True)\n"
+        "    input()\n"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        workers = psutil.Process(parent.pid).children(recursive=True)
+        parent.kill()
+    assert workers
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
 
 
 def test_nothing_to_do() -> None:
