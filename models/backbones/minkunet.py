@@ -8,7 +8,7 @@ and clip range follow the MinkUNet of the LaserMix code.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -16,8 +16,8 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl3d.models.backbones.base import Backbone, Level, Levels
-from ssl3d.models.backbones.voxels import FEATURE_WIDTHS, ClipRange, VoxelInputs, VoxelInputSpec
+from ssl3d.models.backbones.base import Backbone, Levels
+from ssl3d.models.backbones.voxels import FEATURE_WIDTHS, ClipRange, Taps, VoxelInputs, VoxelInputSpec
 from ssl3d.models.config import Params
 from ssl3d.models.sparse import BatchNorm, Convolution, ConvolutionTranspose, ReLU, SparseTensor, cat
 
@@ -115,29 +115,6 @@ class RowHead(Convolution):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return self.apply_rows(x)
-
-
-class Taps(Mapping[str, Level]):
-    """Levels by name; which point belongs to which coarse row is looked up only for the levels that are read."""
-
-    def __init__(self, tensors: dict[str, SparseTensor], inputs: VoxelInputs) -> None:
-        self._tensors, self._inputs = tensors, inputs
-        self._levels: dict[str, Level] = {}
-
-    def __getitem__(self, name: str) -> Level:
-        if name not in self._levels:
-            tensor = self._tensors[name]
-            manager, finest = self._inputs.sites()
-            rows = manager.parents(finest, tensor.coordinate_map_key)
-            point_to_row = self._inputs.elements.gather(rows, fill=-1)
-            self._levels[name] = Level(tensor.features, point_to_row, tensor.tensor_stride[0])
-        return self._levels[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
 
 
 class MinkUNet(Backbone):

@@ -1,37 +1,38 @@
-"""The inputs of voxel backbones: coordinates and mean features of the voxels of a batch."""
+"""What voxel backbones share: the sites of a batch, its inputs with mean features, and the taps of their levels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ssl3d.data.errors import DataError
 from ssl3d.data.scan import IGNORE, View
-from ssl3d.models.backbones.base import Inputs, InputSpec, NoElementsError, collate_points
+from ssl3d.models.backbones.base import Inputs, InputSpec, Level, NoElementsError, collate_points
 from ssl3d.models.elements import ElementMap
-from ssl3d.models.sparse import CoordinateManager, CoordinateMapKey, voxel_mean, voxelize
+from ssl3d.models.sparse import CoordinateManager, CoordinateMapKey, SparseTensor, voxel_mean, voxelize
 
 FEATURE_WIDTHS = {"xyz": 3, "intensity": 1, "color": 3, "normal": 3, "ring": 1}
 """Channels of the per-point features that a voxel backbone can read."""
 
+SomeSites = TypeVar("SomeSites", bound="SiteInputs")
 ClipRange = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 
 
 @dataclass(slots=True, kw_only=True)
-class VoxelInputs(Inputs):
-    """Elements are voxels.
+class SiteInputs(Inputs):
+    """Elements are the cells of a grid.
 
     Attributes:
-        coordinates: (M, 4) int32 [view, x, y, z], unique, sorted.
-        features: (M, F) float32, mean over the voxel's points.
+        coordinates: (M, 4) int32 [view, i, j, k], unique, sorted.
     """
 
     coordinates: Tensor
-    features: Tensor
     _sites: tuple[CoordinateManager, CoordinateMapKey] | None = field(default=None, repr=False, compare=False)
 
     def sites(self) -> tuple[CoordinateManager, CoordinateMapKey]:
@@ -42,11 +43,45 @@ class VoxelInputs(Inputs):
             self._sites = manager, manager.insert(self.coordinates)
         return self._sites
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> VoxelInputs:
+    def map(self: SomeSites, change: Callable[[Tensor], Tensor]) -> SomeSites:
         changed = Inputs.map(self, change)
         if changed.coordinates is not self.coordinates:
             changed._sites = None  # maps belong to these very coordinates
         return changed
+
+
+@dataclass(slots=True, kw_only=True)
+class VoxelInputs(SiteInputs):
+    """Elements are voxels of edges along x, y, z.
+
+    Attributes:
+        features: (M, F) float32, mean over the voxel's points.
+    """
+
+    features: Tensor
+
+
+class Taps(Mapping[str, Level]):
+    """Levels by name; which point belongs to which coarse row is looked up only for the levels that are read."""
+
+    def __init__(self, tensors: dict[str, SparseTensor], inputs: SiteInputs) -> None:
+        self._tensors, self._inputs = tensors, inputs
+        self._levels: dict[str, Level] = {}
+
+    def __getitem__(self, name: str) -> Level:
+        if name not in self._levels:
+            tensor = self._tensors[name]
+            manager, finest = self._inputs.sites()
+            rows = manager.parents(finest, tensor.coordinate_map_key)
+            point_to_row = self._inputs.elements.gather(rows, fill=-1)
+            self._levels[name] = Level(tensor.features, point_to_row, tensor.tensor_stride[0])
+        return self._levels[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +108,7 @@ class VoxelInputSpec(InputSpec):
         coordinates, inverse = voxelize(points, self.voxel_size, batch=batch, clip=self.clip)
         if not len(coordinates):
             raise NoElementsError("no view of this batch has a point within the range of the voxel grid")
-        columns = [self._feature(views, name) for name in self.features]
+        columns = [point_feature(views, name) for name in self.features]
         features = voxel_mean(torch.from_numpy(np.concatenate(columns, 1)), inverse, len(coordinates))
         elements = ElementMap(inverse, len(coordinates))
         return VoxelInputs(elements=elements, coordinates=coordinates, features=features, **shared)
@@ -82,15 +117,20 @@ class VoxelInputSpec(InputSpec):
         """Majority of the visible labels of a voxel's points (hidden ones do not vote; ties: the smaller label)."""
         return inputs.elements.reduce(y, "majority", ignore=IGNORE)
 
-    @staticmethod
-    def _feature(views: Sequence[View], name: str) -> np.ndarray:
-        if name == "xyz":
-            return np.concatenate([view.points for view in views])
-        for view in views:
-            if name not in view.features:
-                raise DataError(
-                    f"the backbone reads {name!r}, which this dataset does not have",
-                    where={"scan": view.scan.get("scan_id", "?"), "features": ", ".join(view.features) or "none"},
-                    hint="choose the input features with --set backbone.features=...",
-                )
-        return np.concatenate([view.features[name] for view in views])
+
+def point_feature(views: Sequence[View], name: str) -> npt.NDArray[np.float32]:
+    """(P, k) values of one input feature, ``xyz`` or one of ``View.features``, over the points of all views.
+
+    Raises:
+        DataError: a view lacks it.
+    """
+    if name == "xyz":
+        return np.concatenate([view.points for view in views])
+    for view in views:
+        if name not in view.features:
+            raise DataError(
+                f"the backbone reads {name!r}, which this dataset does not have",
+                where={"scan": view.scan.get("scan_id", "?"), "features": ", ".join(view.features) or "none"},
+                hint="choose the input features with --set backbone.features=...",
+            )
+    return np.concatenate([view.features[name] for view in views])
