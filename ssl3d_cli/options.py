@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -53,6 +54,18 @@ def resolve_device(value: str) -> str:
     from ssl3d.pipeline.training.device import select_device
 
     return str(select_device(value))
+
+
+@contextmanager
+def sparse_backend(name: BackendName) -> Iterator[None]:
+    """Convolutions are computed by this library in the block. ``UsageError`` when it is missing or unknown."""
+    if name == "native":
+        yield
+        return
+    from ssl3d.models.sparse.backends import use_backend
+
+    with use_backend(name):
+        yield
 
 
 # ---------------------------------------------------------------- next commands
@@ -145,6 +158,15 @@ Device = Annotated[
         metavar="auto|cpu|cuda[:i]",
         callback=_check_device,
         help="Where to compute; auto takes the first CUDA device.",
+        rich_help_panel=COMMON,
+    ),
+]
+BackendName = Literal["native", "minkowski", "spconv"]
+SparseBackend = Annotated[
+    BackendName,
+    typer.Option(
+        "--sparse-backend",
+        help="The library that computes sparse convolutions; spconv trains on CUDA only.",
         rich_help_panel=COMMON,
     ),
 ]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl3d.models.distributed import world_size
-from ssl3d.models.sparse import functional
+from ssl3d.models.sparse import backends
 from ssl3d.models.sparse.errors import SparseTensorError
 from ssl3d.models.sparse.kernel_map import Triple, triple
 from ssl3d.models.sparse.tensor import SparseTensor
@@ -68,8 +68,8 @@ class _ConvolutionBase(nn.Module):
             out_key = key
         else:
             out_key = (manager.upsampled if self.transposed else manager.strided)(key, self.stride)
-        kernel_map = manager.kernel_map(key, out_key, self.kernel_size, self.dilation, self.transposed)
-        out = functional.convolution(x.features, self.kernel, kernel_map)
+        link = backends.Link(manager, key, out_key, self.kernel_size, self.stride, self.dilation, self.transposed)
+        out = backends.convolution(x.features, self.kernel, link)
         return x.with_features(out if self.bias is None else out + self.bias, out_key)
 
     def apply_rows(self, features: Tensor) -> Tensor:

@@ -39,6 +39,9 @@ class TrainParams(Params):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: on CUDA bf16, or fp16 where bf16 is missing; on the CPU fp32"
     )
+    sparse_backend: Literal["native", "minkowski", "spconv"] = Field(
+        "native", description="the library that computes sparse convolutions; the results differ by rounding"
+    )
     select: Literal["last"] = Field("last", description="which checkpoint counts")
     workers: int | None = Field(None, ge=0, description="loader processes; none = by device and --jobs, 0 = none")
     log_every: int = Field(10, ge=1, description="steps between two lines of metrics.jsonl")
@@ -84,8 +87,8 @@ ALIASES = {
     "train.weight_decay": "optimizer.weight_decay",
     "train.batch_size": "train.batch",
 }
-NOT_IN_HASH = ("workers", "log_every", "checkpoint_every", "checkpoint_minutes")
-"""Keys of ``train`` that change no weight: a run goes on with others."""
+NOT_IN_HASH = ("sparse_backend", "workers", "log_every", "checkpoint_every", "checkpoint_minutes")
+"""Keys of ``train`` that change no weight, rounding apart: a run goes on with others."""
 
 
 class DatasetRef(Params):

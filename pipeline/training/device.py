@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from ssl3d.data.errors import UsageError
+from ssl3d.models.sparse.backends import chosen_backend
 from ssl3d.pipeline.machine import package_versions, processor_name
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -112,6 +113,7 @@ def describe_environment(compute: Compute, threads: int, workers: int, processes
         "gpu": gpu,
         "cuda": torch.version.cuda,
         "precision": compute.precision,
+        "sparse_backend": chosen_backend().library,
         "threads": threads,
         "workers": workers,
         "processes": processes,

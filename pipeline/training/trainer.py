@@ -18,6 +18,7 @@ import torch
 from ssl3d.data.errors import Ssl3dError, UsageError
 from ssl3d.models.distributed import synchronize_batch_norm
 from ssl3d.models.methods.registry import get_method
+from ssl3d.models.sparse.backends import check_backend, use_backend
 from ssl3d.pipeline.files import read_json, temporary_files, write_json, writing
 from ssl3d.pipeline.launch import command_words, launched
 from ssl3d.pipeline.machine import usable_cores
@@ -89,13 +90,14 @@ def train(
 
     Raises:
         UsageError: nothing prepared or split, unknown run, ``resume`` with other parameters, a batch that the processes
-            cannot share.
+            cannot share, a sparse backend that is not installed or has no gradients on the device.
         InterruptedRun: Ctrl-C or SIGTERM; the checkpoint is written.
         Ssl3dError: diverged, damaged data, full disk, another process trains this run, ...
     """
     compute_device = place(select_device(str(device)), launched())
     if config is not None:  # a command that is wrong leaves no folder
         Compute.choose(compute_device, config.train.precision)
+        check_backend(config.train.sparse_backend, compute_device, training=True)
     ensure_numba_cache(workspace)
     with team_of(compute_device) as team:
         if not team.first:
@@ -173,7 +175,12 @@ def _session(
 ) -> RunDirectory:
     jobs = (jobs or usable_cores()) // team.launch.local_size
     workers, threads = plan_threads(jobs, config.train.workers, compute.device)
-    with reproducible(threads, compute.device), stop_on_signal(ECHO_SECONDS if team.size > 1 else 0) as stop:
+    with (
+        use_backend(config.train.sparse_backend) as backend,
+        reproducible(threads, compute.device),
+        stop_on_signal(ECHO_SECONDS if team.size > 1 else 0) as stop,
+    ):
+        backend.check(compute.device, training=True)
         try:
             saved = team.told(_last(run, progress) if team.first else None)
             run.truncate_metrics(saved["step"] if saved else 0)

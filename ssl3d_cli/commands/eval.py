@@ -74,6 +74,7 @@ def evaluate(
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
     jobs: options.Jobs = 0,
     device: options.Device = "auto",
+    sparse_backend: options.SparseBackend = "native",
     debug: options.Debug = False,
 ) -> None:
     """Score runs over every original point, and report them side by side.
@@ -88,9 +89,17 @@ def evaluate(
     space = options.open_workspace(workspace, create=False)
     chosen = choose_runs(space, runs or [], dataset, subset, weights)
     start = time.monotonic()
-    results, pictured = score(
-        space, chosen, subset=subset, weights=weights, pictures=pictures, overwrite=overwrite, jobs=jobs, device=device
-    )
+    with options.sparse_backend(sparse_backend):
+        results, pictured = score(
+            space,
+            chosen,
+            subset=subset,
+            weights=weights,
+            pictures=pictures,
+            overwrite=overwrite,
+            jobs=jobs,
+            device=device,
+        )
     named = protocols or list(dict.fromkeys(run.config.data.protocol for run in chosen))
     text = write_report(results, named, report, out)
     facts: dict[str, object] = {}

@@ -44,6 +44,7 @@ def predict(
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
     jobs: options.Jobs = 0,
     device: options.Device = "auto",
+    sparse_backend: options.SparseBackend = "native",
     debug: options.Debug = False,
 ) -> None:
     """Write predictions in the dataset's own format."""
@@ -56,17 +57,18 @@ def predict(
     space = options.open_workspace(workspace, create=False)
     directory = RunDirectory.open(space, run)
     subject = subject_of(directory, weights)
-    result = write(
-        PreparedDataset(space.dataset(directory.config.data.name)),
-        subject,
-        out,
-        format=form,
-        subsets=subsets or None,
-        device=options.resolve_device(device),
-        jobs=jobs,
-        progress=console.ConsoleProgress(),
-        overwrite=overwrite,
-    )
+    with options.sparse_backend(sparse_backend):
+        result = write(
+            PreparedDataset(space.dataset(directory.config.data.name)),
+            subject,
+            out,
+            format=form,
+            subsets=subsets or None,
+            device=options.resolve_device(device),
+            jobs=jobs,
+            progress=console.ConsoleProgress(),
+            overwrite=overwrite,
+        )
     kept = f", {result.kept} were there already" if result.kept else ""
     points = f"{console.count_text(result.points)} points of {', '.join(result.subsets)}"
     facts = {

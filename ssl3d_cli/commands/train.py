@@ -26,6 +26,7 @@ _OF_A_RUN = {
     "dataset": "--dataset",
     "init_from": "--init-from",
     "overwrite": "--overwrite",
+    "sparse_backend": "--sparse-backend",
 }
 """What a run knows of itself; parameter -> the word of the command line."""
 
@@ -95,6 +96,7 @@ def train(
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
     jobs: options.Jobs = 0,
     device: options.Device = "auto",
+    sparse_backend: options.SparseBackend = "native",
     debug: options.Debug = False,
 ) -> None:
     """Train a method, or go on with an unfinished run.
@@ -117,7 +119,10 @@ def train(
         raise UsageError("Which method?", hint="Type `ssl3d train supervised`; `ssl3d train --list` names them all.")
     from ssl3d.pipeline.training.config import resolve
 
-    config = resolve(method, backbone=backbone, seed=seed, steps=steps, overrides=settings or [])
+    overrides = list(settings or [])
+    if _typed(ctx, "sparse_backend"):
+        overrides.append(f"train.sparse_backend={sparse_backend}")
+    config = resolve(method, backbone=backbone, seed=seed, steps=steps, overrides=overrides)
     if list_keys:
         draw_keys(config)
         return

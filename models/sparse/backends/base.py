@@ -1,0 +1,83 @@
+"""What a backend is, and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from ssl3d.models.sparse import functional
+from ssl3d.models.sparse.kernel_map import KernelMap
+from ssl3d.models.sparse.manager import CoordinateManager, CoordinateMapKey
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a convolution connects: two coordinate maps of a manager, and how.
+
+    ``kernel_size``, ``stride`` and ``dilation`` have one number for each axis. ``stride`` is the layer's; the two keys
+    hold the tensor strides.
+    """
+
+    manager: CoordinateManager
+    in_key: CoordinateMapKey
+    out_key: CoordinateMapKey
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    transposed: bool
+
+    @property
+    def kernel_map(self) -> KernelMap:
+        return self.manager.kernel_map(self.in_key, self.out_key, self.kernel_size, self.dilation, self.transposed)
+
+
+class Backend(Protocol):
+    """A library that computes sparse convolutions.
+
+    Attributes:
+        name: as ``--sparse-backend`` calls it.
+        library: name and version, for records.
+    """
+
+    name: str
+    library: str
+
+    def check(self, device: torch.device, training: bool) -> None:
+        """Raises ``UsageError`` when it cannot compute there, or not the gradients."""
+
+    def convolution(self, features: Tensor, weight: Tensor, link: Link) -> Tensor:
+        """(num_in, I), (K, I, O) in the order of ``kernel_offsets`` -> (num_out, O), in the rows of ``link``'s maps."""
+        ...
+
+
+class Native:
+    """The engine of this package: any device, any precision."""
+
+    name = "native"
+    library = "ssl3d"
+
+    def check(self, device: torch.device, training: bool) -> None:
+        """Computes everywhere."""
+
+    def convolution(self, features: Tensor, weight: Tensor, link: Link) -> Tensor:
+        return functional.convolution(features, weight, link.kernel_map)
+
+
+class PerManager(Generic[T]):
+    """Something made once for each coordinate manager and forgotten with it."""
+
+    def __init__(self, make: Callable[[CoordinateManager], T]) -> None:
+        self._make = make
+        self._made: WeakKeyDictionary[Any, T] = WeakKeyDictionary()
+
+    def __getitem__(self, manager: CoordinateManager) -> T:
+        if manager not in self._made:
+            self._made[manager] = self._make(manager)
+        return self._made[manager]
