@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
-from ssl3d.models.backbones.base import Backbone, Levels
-from ssl3d.models.backbones.voxels import FEATURE_WIDTHS, ClipRange, Taps, VoxelInputs, VoxelInputSpec
-from ssl3d.models.config import Params
+from ssl3d.models.backbones.base import Levels
+from ssl3d.models.backbones.sparse_levels import RowHead, SparseUNet
+from ssl3d.models.backbones.voxels import Taps, VoxelInputs, VoxelParams
 from ssl3d.models.sparse import BatchNorm, Convolution, ConvolutionTranspose, ReLU, SparseTensor, cat
 
 Blocks = tuple[int, int, int, int, int, int, int, int]
@@ -31,14 +31,9 @@ WS3D_STAGES = ("enc4", "dec1", "dec2", "dec3", "dec4")
 """The taps that WS3D calls stages 1 to 5: tensor strides 16, 8, 4, 2, 1."""
 
 
-class MinkUNetParams(Params):
+class MinkUNetParams(VoxelParams):
     """Parameters of every MinkUNet. Defaults: outdoor LiDAR."""
 
-    voxel_size: float = Field(0.05, gt=0, description="voxel edge in meters")
-    features: tuple[str, ...] = Field(("xyz", "intensity"), description="input channels, in this order")
-    clip: ClipRange | None = Field(
-        ((-100.0, 100.0), (-100.0, 100.0), (-20.0, 20.0)), description="kept range in meters, or null (LaserMix code)"
-    )
     stem: Literal["double3", "conv5"] = Field("double3", description="double3: two 3x3x3 (LiDAR); conv5: one")
     stem_kernel: Literal[3, 5] = Field(5, description="kernel of the conv5 stem")
     blocks: Blocks = Field((2, 2, 2, 2, 2, 2, 2, 2), description=BLOCKS_HELP)
@@ -47,24 +42,12 @@ class MinkUNetParams(Params):
     bn_eps: float = Field(1e-5, gt=0)
     bn_momentum: float = Field(0.1, gt=0, le=1)
 
-    @field_validator("features")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in names if name not in FEATURE_WIDTHS]
-        if unknown or not names:
-            raise ValueError(f"unknown input features {unknown}; choose from {', '.join(FEATURE_WIDTHS)}")
-        return names
-
     @field_validator("blocks")
     @classmethod
     def _at_least_one(cls, blocks: tuple[int, ...]) -> tuple[int, ...]:
         if min(blocks) < 1:
             raise ValueError("every stage needs at least one block (it changes the number of channels)")
         return blocks
-
-    @property
-    def in_channels(self) -> int:
-        return sum(FEATURE_WIDTHS[name] for name in self.features)
 
 
 class MinkUNet14Params(MinkUNetParams):
@@ -107,17 +90,7 @@ class BasicBlock(nn.Module):
         return out.with_features(F.relu_(out.features.add_(shortcut.features)))
 
 
-class RowHead(Convolution):
-    """A pointwise convolution on bare rows (M, in) -> (M, out), with the parameters of ``final``."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 1, bias=True)
-
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return self.apply_rows(x)
-
-
-class MinkUNet(Backbone):
+class MinkUNet(SparseUNet):
     """MinkUNet without its classifier.
 
     Input: ``VoxelInputs`` with ``in_channels`` features. Output: ``finest`` (M, 96) per voxel, and the taps ``enc0``
@@ -128,12 +101,13 @@ class MinkUNet(Backbone):
     name = "minkunet18"
     Params = MinkUNetParams
     params: MinkUNetParams
-    TAPS: ClassVar[tuple[str, ...]] = ("enc0", "enc1", "enc2", "enc3", "enc4", "dec1", "dec2", "dec3", "dec4")
+    tap_names = ("enc0", "enc1", "enc2", "enc3", "enc4", "dec1", "dec2", "dec3", "dec4")
+    stages = WS3D_STAGES
 
     def __init__(self, params: MinkUNetParams) -> None:
         super().__init__()
         self.params = params
-        self.input_spec = VoxelInputSpec(params.voxel_size, params.features, params.clip)
+        self.input_spec = params.input_spec
         stem = _scaled(INIT_WIDTH, params.width)
         e1, e2, e3, e4 = (_scaled(w, params.width) for w in ENCODER_WIDTHS)
         d1, d2, d3, d4 = (_scaled(w, params.width) for w in DECODER_WIDTHS[params.decoder])
@@ -188,7 +162,7 @@ class MinkUNet(Backbone):
         dec3 = self.block7(cat([self.relu(self.bntr6(self.convtr6p4s2(dec2))), enc1]))
         dec4 = self.block8(cat([self.relu(self.bntr7(self.convtr7p2s2(dec3))), enc0]))
         tensors = (enc0, enc1, enc2, enc3, enc4, dec1, dec2, dec3, dec4)
-        return Levels(dec4.features, Taps(dict(zip(self.TAPS, tensors, strict=True)), inputs))
+        return Levels(dec4.features, Taps(dict(zip(self.tap_names, tensors, strict=True)), inputs))
 
     def head(self, num_classes: int) -> nn.Module:
         """MinkowskiEngine's ``final``: a 1x1 convolution with bias on the rows of ``finest``."""

@@ -22,6 +22,9 @@ _OWN = {
     "minkunet18": "ssl3d.models.backbones.minkunet",
     "minkunet34": "ssl3d.models.backbones.minkunet",
     "minkunet-micro": "ssl3d.models.backbones.minkunet",
+    "spunet16": "ssl3d.models.backbones.spunet",
+    "spunet32": "ssl3d.models.backbones.spunet",
+    "spunet-micro": "ssl3d.models.backbones.spunet",
 }
 """Written down, so that listing them imports no network."""
 

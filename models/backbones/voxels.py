@@ -9,19 +9,36 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from ssl3d.data.errors import DataError
 from ssl3d.data.scan import IGNORE, View
 from ssl3d.models.backbones.base import Inputs, InputSpec, Level, NoElementsError, collate_points
+from ssl3d.models.config import Params
 from ssl3d.models.elements import ElementMap
 from ssl3d.models.sparse import CoordinateManager, CoordinateMapKey, SparseTensor, voxel_mean, voxelize
 
-FEATURE_WIDTHS = {"xyz": 3, "intensity": 1, "color": 3, "normal": 3, "ring": 1}
-"""Channels of the per-point features that a voxel backbone can read."""
+FEATURE_WIDTHS = {
+    "xyz": 3,
+    "xyz_from_min": 3,
+    "xyz_from_mean": 3,
+    "intensity": 1,
+    "color": 3,
+    "normal": 3,
+    "ring": 1,
+}
+"""Channels of the per-point features that a voxel backbone can read.
+
+``xyz``: meters after augmentation, as the scan has them. ``xyz_from_min``: shifted so that the view's least x, y and z
+are 0 (GPC code, indoors). ``xyz_from_mean``: shifted by the view's mean (PointGroup code). ``color``: the view's 0..1
+as -1..1. The others are as in ``View.features``.
+"""
 
 SomeSites = TypeVar("SomeSites", bound="SiteInputs")
 ClipRange = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+LIDAR_CLIP: ClipRange = ((-100.0, 100.0), (-100.0, 100.0), (-20.0, 20.0))
+"""Kept range of LiDAR scans in meters (LaserMix code)."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,13 +101,37 @@ class Taps(Mapping[str, Level]):
         return len(self._tensors)
 
 
+class VoxelParams(Params):
+    """What every backbone on cubic voxels asks for. Defaults: outdoor LiDAR."""
+
+    voxel_size: float = Field(0.05, gt=0, description="voxel edge in meters")
+    features: tuple[str, ...] = Field(("xyz", "intensity"), description="input channels, in this order")
+    clip: ClipRange | None = Field(LIDAR_CLIP, description="kept range in meters, or null (LaserMix code)")
+
+    @field_validator("features")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in FEATURE_WIDTHS]
+        if unknown or not names:
+            raise ValueError(f"unknown input features {unknown}; choose from {', '.join(FEATURE_WIDTHS)}")
+        return names
+
+    @property
+    def in_channels(self) -> int:
+        return sum(FEATURE_WIDTHS[name] for name in self.features)
+
+    @property
+    def input_spec(self) -> VoxelInputSpec:
+        return VoxelInputSpec(self.voxel_size, self.features, self.clip)
+
+
 @dataclass(frozen=True, slots=True)
 class VoxelInputSpec(InputSpec):
     """Views to voxels. Picklable; runs in loader workers.
 
     Attributes:
         voxel_size: meters; coordinate = floor(xyz / voxel_size) per view, after augmentation.
-        features: names, in the order of the network's input channels: ``xyz`` (meters) or ones of ``View.features``.
+        features: names of ``FEATURE_WIDTHS``, in the order of the network's input channels.
         clip: kept range in meters per axis; points outside belong to no voxel.
     """
 
@@ -119,18 +160,29 @@ class VoxelInputSpec(InputSpec):
 
 
 def point_feature(views: Sequence[View], name: str) -> npt.NDArray[np.float32]:
-    """(P, k) values of one input feature, ``xyz`` or one of ``View.features``, over the points of all views.
+    """(P, k) values of one input feature (a name of ``FEATURE_WIDTHS``) over the points of all views.
 
     Raises:
         DataError: a view lacks it.
     """
-    if name == "xyz":
-        return np.concatenate([view.points for view in views])
+    if name.startswith("xyz"):
+        return np.concatenate([_shifted(view.points, name) for view in views])
     for view in views:
         if name not in view.features:
+            present = ",".join(known for known in FEATURE_WIDTHS if known == "xyz" or known in view.features)
             raise DataError(
                 f"the backbone reads {name!r}, which this dataset does not have",
                 where={"scan": view.scan.get("scan_id", "?"), "features": ", ".join(view.features) or "none"},
-                hint="choose the input features with --set backbone.features=...",
+                hint=f"choose the input features with --set backbone.features={present}"
+                + (" (spunet on LiDAR scans: --set backbone.scene=outdoor)" if name == "color" else ""),
             )
-    return np.concatenate([view.features[name] for view in views])
+    values = np.concatenate([view.features[name] for view in views])
+    return values * np.float32(2) - np.float32(1) if name == "color" else values
+
+
+def _shifted(points: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
+    """Coordinates of a view (n, 3) as the feature ``name``; points that are not finite shift nothing."""
+    finite = points if name == "xyz" else points[np.isfinite(points).all(1)]
+    if name == "xyz" or not len(finite):
+        return points
+    return points - (finite.min(0) if name == "xyz_from_min" else finite.mean(0, dtype=np.float64).astype(np.float32))

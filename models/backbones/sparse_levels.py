@@ -1,0 +1,38 @@
+"""What the sparse U-Nets share: how their taps are named, and a classifier on the rows of voxels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssl3d.models.backbones.base import Backbone
+from ssl3d.models.sparse import Convolution
+
+
+class SparseUNet(Backbone):
+    """A U-Net of sparse convolutions over ``VoxelInputs``.
+
+    Attributes:
+        tap_names: ``enc0`` .. (down to the bottleneck), then ``dec1`` .. (up to tensor stride 1).
+        stages: the taps that WS3D calls stages 1 to 5: tensor strides 16, 8, 4, 2, 1.
+        raw_taps: those that are sums with no batch norm and ReLU after them (pre-activation networks): a head on one
+            starts with batch norm and ReLU.
+    """
+
+    tap_names: tuple[str, ...]
+    stages: tuple[str, ...]
+    raw_taps: frozenset[str] = frozenset()
+
+
+class RowHead(Convolution):
+    """A pointwise convolution with bias on bare rows, (M, in) -> (M, out): ``kernel`` (in, out), ``bias`` (1, out).
+
+    It computes in the type of its parameters (float32) also under autocast and on rows of a half type.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        with torch.autocast(x.device.type, enabled=False):
+            return self.apply_rows(x.to(self.kernel.dtype))
