@@ -21,12 +21,22 @@ from ssl3d.models.backbones.sparse_levels import RowHead, SparseUNet
 from ssl3d.models.backbones.voxels import Taps, VoxelInputs, VoxelParams
 from ssl3d.models.sparse import BatchNorm, Convolution, ConvolutionTranspose, ReLU, SparseTensor, cat
 
+Decoder = Literal["base", "A", "B", "C", "D", "34A", "34B"]
 Blocks = tuple[int, int, int, int, int, int, int, int]
 BLOCKS_HELP = "residual blocks per stage, encoder then decoder"
 
 INIT_WIDTH = 32
 ENCODER_WIDTHS = (32, 64, 128, 256)
-DECODER_WIDTHS = {"base": (256, 128, 96, 96), "A": (128, 128, 96, 96)}
+DECODER_WIDTHS = {
+    "base": (256, 128, 96, 96),
+    "A": (128, 128, 96, 96),
+    "B": (128, 128, 128, 128),
+    "C": (192, 192, 128, 128),
+    "D": (384, 384, 384, 384),
+    "34A": (256, 128, 64, 64),
+    "34B": (256, 128, 64, 32),
+}
+"""By the letter of the published variants: MinkUNet14A, 18A, 14B, ...; their 34C is ``base``."""
 WS3D_STAGES = ("enc4", "dec1", "dec2", "dec3", "dec4")
 """The taps that WS3D calls stages 1 to 5: tensor strides 16, 8, 4, 2, 1."""
 
@@ -37,7 +47,9 @@ class MinkUNetParams(VoxelParams):
     stem: Literal["double3", "conv5"] = Field("double3", description="double3: two 3x3x3 (LiDAR); conv5: one")
     stem_kernel: Literal[3, 5] = Field(5, description="kernel of the conv5 stem")
     blocks: Blocks = Field((2, 2, 2, 2, 2, 2, 2, 2), description=BLOCKS_HELP)
-    decoder: Literal["base", "A"] = Field("base", description="decoder widths: 256,128,96,96, or A: 128,128,96,96")
+    decoder: Decoder = Field(
+        "base", description="decoder widths: 256,128,96,96; or of a published variant, A: 128,128,96,96"
+    )
     width: float = Field(1.0, gt=0, description="multiplier of all widths, rounded to multiples of 8")
     bn_eps: float = Field(1e-5, gt=0)
     bn_momentum: float = Field(0.1, gt=0, le=1)
@@ -67,7 +79,7 @@ class MinkUNetMicroParams(MinkUNetParams):
 
     voxel_size: float = Field(0.15, gt=0, description="voxel edge in meters")
     blocks: Blocks = Field((1, 1, 1, 1, 1, 1, 1, 1), description=BLOCKS_HELP)
-    decoder: Literal["base", "A"] = Field("A", description="decoder widths before the multiplier: 128,128,96,96")
+    decoder: Decoder = Field("A", description="decoder widths before the multiplier: 128,128,96,96")
     width: float = Field(0.25, gt=0, description="multiplier of all widths, rounded to multiples of 8")
 
 
