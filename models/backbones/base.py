@@ -122,7 +122,16 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def head(self, num_classes: int) -> nn.Module:
-        """A fresh classifier: (M, out_channels) -> (M, num_classes). Kept apart so that a method can freeze it."""
+        """A fresh classifier: (M, out_channels) -> (M, num_classes). Kept apart so that a method can freeze it.
+
+        It takes bare rows, unless ``classify`` gives it something else."""
+
+    def classify(self, head: nn.Module, features: Tensor, inputs: Any) -> Tensor:
+        """(M, C) logits of ``head`` for ``features`` (M, out_channels) of the elements of ``inputs``.
+
+        A backbone whose classifier also looks at neighbors (Cylinder3D: a sparse convolution) gives it their sites."""
+        logits: Tensor = head(features)
+        return logits
 
     def chunks(self, view: View) -> Iterator[View]:
         """Cuts a scan into passes for inference; their rows say which points they look at.
@@ -161,7 +170,11 @@ class Segmenter(nn.Module):
 
     def forward(self, inputs: Inputs) -> Output:
         levels = self.backbone(inputs)
-        return Output(self.head(levels.finest), levels)
+        return Output(self.classify(levels.finest, inputs), levels)
+
+    def classify(self, features: Tensor, inputs: Inputs) -> Tensor:
+        """(M, C) logits of finest features, as ``forward`` takes them; for a method that changes the features first."""
+        return self.backbone.classify(self.head, features, inputs)
 
     def instances(self, inputs: Inputs, output: Output) -> Instances | None:
         """The instances that are predicted for one view, from its ``output``; None (default): it predicts none.
