@@ -1,8 +1,9 @@
-"""Integer coordinates as sortable 64-bit keys.
+"""Integer coordinates of 2, 3 or 4 spatial axes as sortable 64-bit keys.
 
-A coordinate (b, x, y, z) becomes ``b << 54 | (x + H) << 36 | (y + H) << 18 | (z + H)`` with H = 2^17. Keys sort like
-coordinates do, and a kernel offset is one number added to a key: no field overflows as long as |x|, |y|, |z| stay
-under ``COORDINATE_LIMIT`` and an offset under ``REACH_LIMIT``. At voxels of 0.05 m the limit is 6.5 km from the origin.
+A coordinate [b, x, y, z] becomes ``b << 54 | (x + H) << 36 | (y + H) << 18 | (z + H)`` with H = 2^17; with 2 axes a
+field has 27 bits, with 4 axes 14. Keys sort like coordinates do, and a kernel offset is one number added to a key: no
+field overflows as long as coordinates stay under ``COORDINATE_LIMIT`` and offsets under ``REACH_LIMIT``. In 3D the
+limit is 6.5 km from the origin at voxels of 0.05 m.
 """
 
 from __future__ import annotations
@@ -12,52 +13,72 @@ from torch import Tensor
 
 from ssl3d.models.sparse.errors import SparseTensorError
 
-FIELD_BITS = 18
-HALF = 1 << (FIELD_BITS - 1)
-FIELD_MASK = (1 << FIELD_BITS) - 1
-REACH_LIMIT = 1 << 10
-"""A kernel may reach at most so many finest voxels away (kernel_size // 2 * dilation * tensor stride)."""
-COORDINATE_LIMIT = HALF - REACH_LIMIT
-"""Valid coordinates are -COORDINATE_LIMIT <= x < COORDINATE_LIMIT (here 130,048)."""
-BATCH_LIMIT = 1 << (63 - 3 * FIELD_BITS)
-"""Clouds in one batch (here 512)."""
+AXES = (2, 3, 4)
+"""Numbers of spatial axes that keys exist for; the tables below are by this number."""
+FIELD_BITS = {2: 27, 3: 18, 4: 14}
+REACH_LIMIT = {2: 1 << 16, 3: 1 << 10, 4: 1 << 9}
+"""A kernel may reach less than so many finest voxels away (offset * dilation * tensor stride)."""
+COORDINATE_LIMIT = {axes: (1 << FIELD_BITS[axes] - 1) - REACH_LIMIT[axes] for axes in AXES}
+"""Valid coordinates are -COORDINATE_LIMIT <= x < COORDINATE_LIMIT: 67,043,328 in 2D, 130,048 in 3D, 7,680 in 4D."""
+BATCH_LIMIT = {axes: 1 << (63 - axes * FIELD_BITS[axes]) for axes in AXES}
+"""Clouds in one batch: 512 in 2D and 3D, 128 in 4D."""
 
 
-def offset_key(offset: tuple[int, int, int]) -> int:
+def half(axes: int) -> int:
+    """What is added to a coordinate so that its field is not negative."""
+    return 1 << (FIELD_BITS[axes] - 1)
+
+
+def offset_key(offset: tuple[int, ...]) -> int:
     """What to add to a key in order to move by ``offset``."""
-    if max(map(abs, offset)) >= REACH_LIMIT:
+    axes = len(offset)
+    if max(map(abs, offset)) >= REACH_LIMIT[axes]:
         raise SparseTensorError(
             "a kernel reaches too far for the coordinate keys",
-            where={"offset in voxels": offset, "limit": REACH_LIMIT},
+            where={"offset in voxels": offset, "limit": REACH_LIMIT[axes]},
             hint="use a smaller kernel, dilation or stride",
         )
-    return (offset[0] << 2 * FIELD_BITS) + (offset[1] << FIELD_BITS) + offset[2]
+    key = 0
+    for value in offset:
+        key = (key << FIELD_BITS[axes]) + value
+    return key
 
 
 def pack(coordinates: Tensor) -> Tensor:
-    """(n, 4) integers [batch, x, y, z], within the limits -> (n,) int64 keys."""
-    b, x, y, z = coordinates.long().unbind(1)
-    return ((b << 3 * FIELD_BITS) + ((x + HALF) << 2 * FIELD_BITS)) + ((y + HALF) << FIELD_BITS) + (z + HALF)
+    """(n, 1 + D) integers [batch, x, ...], within the limits -> (n,) int64 keys."""
+    axes = coordinates.shape[1] - 1
+    fields = coordinates.long().unbind(1)
+    keys = fields[0]
+    for field in fields[1:]:
+        keys = (keys << FIELD_BITS[axes]) + (field + half(axes))
+    return keys
 
 
-def unpack(keys: Tensor) -> Tensor:
-    """(n,) int64 keys -> (n, 4) int32 coordinates."""
-    fields = [keys >> 3 * FIELD_BITS]
-    fields += [((keys >> shift * FIELD_BITS) & FIELD_MASK) - HALF for shift in (2, 1, 0)]
+def unpack(keys: Tensor, axes: int) -> Tensor:
+    """(n,) int64 keys -> (n, 1 + axes) int32 coordinates."""
+    bits = FIELD_BITS[axes]
+    mask = (1 << bits) - 1
+    fields = [keys >> axes * bits]
+    fields += [((keys >> place * bits) & mask) - half(axes) for place in reversed(range(axes))]
     return torch.stack(fields, 1).to(torch.int32)
 
 
 def check_range(coordinates: Tensor) -> None:
-    """Raises ``SparseTensorError`` unless every coordinate fits a key. ``coordinates``: (n, 4) integers, n > 0."""
+    """Raises ``SparseTensorError`` unless every coordinate fits a key. ``coordinates``: (n, 1 + D) integers."""
+    if not len(coordinates):
+        return
+    axes = coordinates.shape[1] - 1
     low, high = torch.aminmax(coordinates, dim=0)
     lowest, highest = low.tolist(), high.tolist()
-    if lowest[0] < 0 or highest[0] >= BATCH_LIMIT:
+    if lowest[0] < 0 or highest[0] >= BATCH_LIMIT[axes]:
         raise SparseTensorError(
-            f"batch indices have to be in 0..{BATCH_LIMIT - 1}", where={"found": f"{lowest[0]}..{highest[0]}"}
+            f"batch indices have to be in 0..{BATCH_LIMIT[axes] - 1}",
+            where={"found": f"{lowest[0]}..{highest[0]}", "columns": "batch index, then the spatial axes"},
         )
-    if min(lowest[1:]) < -COORDINATE_LIMIT or max(highest[1:]) >= COORDINATE_LIMIT:
+    limit = COORDINATE_LIMIT[axes]
+    if min(lowest[1:]) < -limit or max(highest[1:]) >= limit:
         raise SparseTensorError(
             "voxel coordinates are out of range",
-            where={"found": f"{min(lowest[1:])}..{max(highest[1:])}", "limit": f"+-{COORDINATE_LIMIT}"},
+            where={"found": f"{min(lowest[1:])}..{max(highest[1:])}", "limit": f"+-{limit} with {axes} axes"},
             hint="points are taken relative to their scan's origin; use a larger voxel_size or clip the scan",
         )

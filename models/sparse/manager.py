@@ -7,21 +7,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ssl3d.models.sparse import keys as packing
-from ssl3d.models.sparse import maps_torch
+from ssl3d.models.sparse import sites
 from ssl3d.models.sparse.errors import SparseTensorError
-from ssl3d.models.sparse.kernel_map import CoordinateMap, Engine, KernelMap, Triple, build_kernel_map, triple
+from ssl3d.models.sparse.kernel_map import CoordinateMap, Engine, Ints, KernelMap, build_kernel_map, ints, times
 
 
 class CoordinateMapKey(NamedTuple):
-    """Names a coordinate map: its tensor stride, and which inserted map it descends from."""
+    """Names a coordinate map: its tensor stride, and which family of sites it belongs to.
 
-    stride: Triple
+    A family is an inserted map with everything that ``floor`` makes of it (there is one such map for each stride), or
+    one that a reaching or generating convolution has made.
+    """
+
+    stride: Ints
     origin: int = 0
 
 
 class CoordinateManager:
-    """The coordinate maps of one batch by key, and kernel maps cached by what they connect.
+    """The coordinate maps of one batch by key, and kernel maps cached by what they connect (never by a name).
+
+    Maps are freed with the last tensor that holds the manager: nothing in here refers back to it.
 
     Args:
         engine: ``numba`` (CPU only) or ``torch`` (any device); by default what suits the coordinates' device.
@@ -30,41 +35,40 @@ class CoordinateManager:
     def __init__(self, engine: Engine | None = None) -> None:
         self._engine = engine
         self._maps: dict[CoordinateMapKey, CoordinateMap] = {}
-        self._kernel_maps: dict[tuple[CoordinateMapKey, CoordinateMapKey, Triple, Triple, bool], KernelMap] = {}
+        self._kernel_maps: dict[tuple[CoordinateMapKey, CoordinateMapKey, Ints, Ints, bool], KernelMap] = {}
         self._parents: dict[tuple[CoordinateMapKey, CoordinateMapKey], Tensor] = {}
+        self._derived: dict[tuple[object, ...], CoordinateMapKey] = {}
+        self._sources: dict[int, CoordinateMapKey] = {}  # what a family was derived from, by origin
+        self._batch_sizes: dict[int, int] = {}
         self._origins = 0
 
     def engine_for(self, device: torch.device) -> Engine:
         return self._engine or ("numba" if device.type == "cpu" else "torch")
 
-    def insert(self, coordinates: Tensor, tensor_stride: int | Triple = 1) -> CoordinateMapKey:
+    def insert(
+        self, coordinates: Tensor, tensor_stride: int | Ints = 1, batch_size: int | None = None
+    ) -> CoordinateMapKey:
         """Adds sites.
 
         Args:
-            coordinates: (n, 4) integers [batch, x, y, z], unique, multiples of ``tensor_stride``, |x| <
-                ``keys.COORDINATE_LIMIT``.
+            coordinates: (n, 1 + D) integers [batch, x, ...], D = 2, 3 or 4, unique, multiples of ``tensor_stride``,
+                |x| < ``keys.COORDINATE_LIMIT``; n may be 0.
+            batch_size: number of clouds; by default the largest batch index + 1.
 
         Raises:
-            SparseTensorError: wrong shape, not integers, empty, out of range, off the stride's grid, duplicates.
+            SparseTensorError: wrong shape, not integers, out of range, off the stride's grid, duplicates, a batch index
+                not under ``batch_size``, another device or number of axes than the manager's other sites.
         """
-        stride = triple(tensor_stride)
-        _check_coordinates(coordinates, stride)
+        stride = sites.check_coordinates(coordinates, tensor_stride)
+        self._check_company(coordinates, len(stride))
         coordinates = coordinates.detach().to(torch.int32).contiguous()
-        keys = packing.pack(coordinates)
-        rows = torch.arange(len(keys), dtype=torch.int32, device=keys.device)
-        if not bool((keys[1:] > keys[:-1]).all()):
-            keys, order = keys.sort()
-            rows = order.to(torch.int32)
-            same = (keys[1:] == keys[:-1]).nonzero()
-            if len(same):
-                raise SparseTensorError(
-                    "coordinates have to be unique",
-                    where={"duplicates": len(same), "first": packing.unpack(keys[same[0]]).tolist()[0]},
-                    hint="merge the points of a voxel first (voxelize)",
-                )
-        key = CoordinateMapKey(stride, self._origins)
-        self._origins += 1
-        self._maps[key] = CoordinateMap(coordinates, keys, rows, stride)
+        found = int(coordinates[:, 0].max()) + 1 if len(coordinates) else 0
+        if batch_size is not None and found > batch_size:
+            raise SparseTensorError(
+                "a batch index is not under the batch size", where={"index": found - 1, "batch size": batch_size}
+            )
+        key = self._new_family(stride, sites.inserted(coordinates, stride))
+        self._batch_sizes[key.origin] = found if batch_size is None else batch_size
         return key
 
     def map(self, key: CoordinateMapKey) -> CoordinateMap:
@@ -72,36 +76,82 @@ class CoordinateManager:
             raise SparseTensorError(
                 "no coordinates are known for this key",
                 where={"tensor stride": key.stride, "known": [k.stride for k in self._maps]},
-                hint="a transposed convolution needs the sites of the encoder at that stride, made by the same manager",
+                hint="a transposed convolution needs the sites of the encoder at that stride, made by the same manager;"
+                ' or give it sites="generated"',
             )
         return self._maps[key]
 
     def coordinates(self, key: CoordinateMapKey) -> Tensor:
-        """(n, 4) int32."""
+        """(n, 1 + D) int32."""
         return self.map(key).coordinates
 
-    def strided(self, key: CoordinateMapKey, stride: int | Triple) -> CoordinateMapKey:
+    def batch_size(self, key: CoordinateMapKey) -> int:
+        """Number of clouds; those without a site count when ``insert`` was told the number."""
+        self.map(key)
+        origin = key.origin
+        while origin in self._sources:
+            origin = self._sources[origin].origin
+        return self._batch_sizes[origin]
+
+    def strided(self, key: CoordinateMapKey, stride: int | Ints) -> CoordinateMapKey:
         """The key of the sites floor(x / (tensor stride * stride)), built when first asked for."""
-        fine, factor = self.map(key), triple(stride)
-        new = CoordinateMapKey(_times(key.stride, factor), key.origin)
+        fine = self.map(key)
+        new = CoordinateMapKey(times(key.stride, ints(stride, len(key.stride))), key.origin)
         if new not in self._maps:
-            coarse = self._coarse(fine, new.stride)
-            unique = _sorted_unique(coarse)
-            rows = torch.arange(len(unique), dtype=torch.int32, device=unique.device)
-            self._maps[new] = CoordinateMap(packing.unpack(unique), unique, rows, new.stride)
+            self._maps[new] = sites.floored(fine, new.stride, self.engine_for(fine.keys.device))
         return new
 
-    def upsampled(self, key: CoordinateMapKey, stride: int | Triple) -> CoordinateMapKey:
-        """The key of the existing sites at tensor stride / ``stride``."""
-        factor = triple(stride)
-        if any(s % f for s, f in zip(key.stride, factor, strict=True)):
-            raise SparseTensorError(
-                "the tensor stride is not divisible by the stride of the transposed convolution",
-                where={"tensor stride": key.stride, "stride": factor},
-            )
-        new = CoordinateMapKey(
-            (key.stride[0] // factor[0], key.stride[1] // factor[1], key.stride[2] // factor[2]), key.origin
-        )
+    def reached(
+        self,
+        key: CoordinateMapKey,
+        stride: int | Ints,
+        kernel_size: int | Ints,
+        dilation: int | Ints = 1,
+        bounds: Ints | None = None,
+    ) -> CoordinateMapKey:
+        """The key of all sites y at tensor stride * ``stride`` whose window y + o has a site in it (spconv's rule).
+
+        Args:
+            bounds: cells of the finest grid along each axis; only sites in 0 <= x < bounds are made.
+        """
+        fine, axes = self.map(key), len(key.stride)
+        factor, size, spread = (ints(v, axes) for v in (stride, kernel_size, dilation))
+        limits = None if bounds is None else ints(bounds, axes)
+        name = ("reached", key, factor, size, spread, limits)
+        if name not in self._derived:
+            coarse, engine = times(key.stride, factor), self.engine_for(fine.keys.device)
+            made = sites.reached(fine, coarse, size, times(key.stride, spread), limits, engine)
+            self._derived[name] = self._new_family(coarse, made, key)
+        return self._derived[name]
+
+    def generated(
+        self,
+        key: CoordinateMapKey,
+        stride: int | Ints,
+        kernel_size: int | Ints,
+        dilation: int | Ints = 1,
+        bounds: Ints | None = None,
+    ) -> CoordinateMapKey:
+        """The key of all sites y + o at tensor stride / ``stride`` (MinkowskiEngine's generative transposed
+        convolution). ``bounds`` as in ``reached``."""
+        coarse, axes = self.map(key), len(key.stride)
+        factor, size, spread = (ints(v, axes) for v in (stride, kernel_size, dilation))
+        limits = None if bounds is None else ints(bounds, axes)
+        name = ("generated", key, factor, size, spread, limits)
+        if name not in self._derived:
+            fine = _divided(key.stride, factor)
+            made = sites.generated(coarse, fine, size, times(fine, spread), limits)
+            self._derived[name] = self._new_family(fine, made, key)
+        return self._derived[name]
+
+    def upsampled(self, key: CoordinateMapKey, stride: int | Ints) -> CoordinateMapKey:
+        """The key of the existing sites at tensor stride / ``stride``: of the same family, else of the one that it was
+        derived from, and so on."""
+        stride = _divided(key.stride, ints(stride, len(key.stride)))
+        origin = key.origin
+        while (new := CoordinateMapKey(stride, origin)) not in self._maps and origin in self._sources:
+            source = self._sources[origin]
+            origin = source.origin
         self.map(new)
         return new
 
@@ -109,15 +159,15 @@ class CoordinateManager:
         self,
         in_key: CoordinateMapKey,
         out_key: CoordinateMapKey,
-        kernel_size: int | Triple,
-        dilation: int | Triple = 1,
+        kernel_size: int | Ints,
+        dilation: int | Ints = 1,
         transposed: bool = False,
     ) -> KernelMap:
         """The map from ``in_key`` to ``out_key`` (the two keys hold the stride), cached.
 
         A transposed map is the ordinary one from output to input, with the roles exchanged.
         """
-        size, spread = triple(kernel_size), triple(dilation)
+        size, spread = ints(kernel_size, len(in_key.stride)), ints(dilation, len(in_key.stride))
         cached = (in_key, out_key, size, spread, transposed)
         if cached not in self._kernel_maps:
             if transposed:
@@ -132,52 +182,38 @@ class CoordinateManager:
         """(n_fine,) int64: the row of each fine site's parent floor(x / stride) at the coarse level; -1 for none."""
         if (fine, coarse) not in self._parents:
             source, target = self.map(fine), self.map(coarse)
-            wanted = self._coarse(source, target.stride)
-            by_sorted = self._lookup(target, wanted)
-            rows = torch.empty(len(source), dtype=torch.int64, device=wanted.device)
-            rows[source.rows.long()] = by_sorted.long()
-            self._parents[fine, coarse] = rows
+            self._parents[fine, coarse] = sites.parents(source, target, self.engine_for(source.keys.device))
         return self._parents[fine, coarse]
 
-    def _coarse(self, fine: CoordinateMap, stride: Triple) -> Tensor:
-        if self.engine_for(fine.keys.device) == "numba":
-            from ssl3d.models.sparse import maps_numba
+    def _new_family(
+        self, stride: Ints, made: CoordinateMap, source: CoordinateMapKey | None = None
+    ) -> CoordinateMapKey:
+        key = CoordinateMapKey(stride, self._origins)
+        self._origins += 1
+        self._maps[key] = made
+        if source is not None:
+            self._sources[key.origin] = source
+        return key
 
-            return torch.from_numpy(maps_numba.coarse_keys(fine.keys.numpy(), *stride))
-        return maps_torch.coarse_keys(fine.keys, stride)
+    def _check_company(self, coordinates: Tensor, axes: int) -> None:
+        """All sites of a manager have as many axes and lie on one device."""
+        if self._engine == "numba" and coordinates.device.type != "cpu":
+            raise SparseTensorError("the numba engine works on the CPU only", where={"device": coordinates.device})
+        for key, other in self._maps.items():
+            if len(key.stride) != axes or other.keys.device != coordinates.device:
+                raise SparseTensorError(
+                    "all sites of a manager have the same number of axes and lie on the same device",
+                    where={
+                        "new": f"{axes} axes, {coordinates.device}",
+                        "known": f"{len(key.stride)} axes, {other.keys.device}",
+                    },
+                )
 
-    def _lookup(self, where: CoordinateMap, wanted: Tensor) -> Tensor:
-        if self.engine_for(wanted.device) == "numba":
-            from ssl3d.models.sparse import maps_numba
 
-            return torch.from_numpy(maps_numba.lookup(where.keys.numpy(), where.rows.numpy(), wanted.numpy()))
-        return maps_torch.lookup(where.keys, where.rows, wanted)
-
-
-def _check_coordinates(coordinates: Tensor, stride: Triple) -> None:
-    if coordinates.dim() != 2 or coordinates.shape[1] != 4:
+def _divided(stride: Ints, factor: Ints) -> Ints:
+    if any(s % f for s, f in zip(stride, factor, strict=True)):
         raise SparseTensorError(
-            "coordinates have to be (n, 4): batch index, x, y, z", where={"shape": tuple(coordinates.shape)}
+            "the tensor stride is not divisible by the stride of the transposed convolution",
+            where={"tensor stride": stride, "stride": factor},
         )
-    if coordinates.is_floating_point() or coordinates.is_complex() or coordinates.dtype == torch.bool:
-        raise SparseTensorError(
-            "coordinates have to be integers",
-            where={"dtype": coordinates.dtype},
-            hint="take the floor of xyz / voxel_size (never truncate: it rounds negative numbers the other way)",
-        )
-    if not len(coordinates):
-        raise SparseTensorError("a sparse tensor needs at least one coordinate", hint="drop empty clouds from a batch")
-    packing.check_range(coordinates)
-    if stride != (1, 1, 1) and bool((coordinates[:, 1:] % torch.tensor(stride, device=coordinates.device)).any()):
-        raise SparseTensorError("coordinates have to be multiples of the tensor stride", where={"stride": stride})
-
-
-def _times(a: Triple, b: Triple) -> Triple:
-    return a[0] * b[0], a[1] * b[1], a[2] * b[2]
-
-
-def _sorted_unique(keys: Tensor) -> Tensor:
-    keys = keys.sort().values
-    first = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
-    torch.ne(keys[1:], keys[:-1], out=first[1:])
-    return keys[first]
+    return tuple(s // f for s, f in zip(stride, factor, strict=True))

@@ -10,11 +10,13 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from ssl3d.models.sparse.keys import COORDINATE_LIMIT, FIELD_BITS, HALF
+from ssl3d.models.sparse.keys import COORDINATE_LIMIT, FIELD_BITS
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
+_BITS = tuple(FIELD_BITS.get(axes, 0) for axes in range(5))
+_LIMITS = tuple(COORDINATE_LIMIT.get(axes, 0) for axes in range(5))
 CLIPPED = -1
 """Key of a point without a voxel: not finite, or outside the clip range."""
 
@@ -65,18 +67,22 @@ def lookup(keys: I64, rows: I32, wanted: I64) -> I32:
 
 
 @numba.njit(cache=True, nogil=True)
-def coarse_keys(keys: I64, sx: int, sy: int, sz: int) -> I64:
-    """Keys of floor(coordinate / stride) * stride, in the order of ``keys`` (neither sorted nor unique)."""
-    mask = (1 << FIELD_BITS) - 1
+def coarse_keys(keys: I64, stride: I64) -> I64:
+    """Keys of floor(coordinate / stride) * stride, in the order of ``keys`` (neither sorted nor unique).
+
+    ``stride``: (D,), one number for each axis.
+    """
+    axes = len(stride)
+    bits = _BITS[axes]
+    mask = (np.int64(1) << bits) - 1
+    half = np.int64(1) << (bits - 1)
     out = np.empty(len(keys), np.int64)
     for i in range(len(keys)):
         key = keys[i]
-        x = ((key >> 2 * FIELD_BITS) & mask) - HALF
-        y = ((key >> FIELD_BITS) & mask) - HALF
-        z = (key & mask) - HALF
-        x, y, z = x // sx * sx, y // sy * sy, z // sz * sz  # // floors here too, also below zero
-        out[i] = (key >> 3 * FIELD_BITS << 3 * FIELD_BITS) + ((x + HALF) << 2 * FIELD_BITS)
-        out[i] += ((y + HALF) << FIELD_BITS) + (z + HALF)
+        for axis in range(axes):
+            x = ((keys[i] >> (axes - 1 - axis) * bits) & mask) - half
+            key -= (x - x // stride[axis] * stride[axis]) << (axes - 1 - axis) * bits  # // floors here too
+        out[i] = key
     return out
 
 
@@ -87,14 +93,17 @@ def voxel_keys(
     """Key of each point's voxel.
 
     Args:
-        points: (n, 3) meters.
+        points: (n, D) meters.
         batch: (n,) index of the cloud.
-        voxel: (3,) edge lengths, meters.
-        clip: (3, 2) kept range per axis, low <= x <= high.
+        voxel: (D,) edge lengths, meters.
+        clip: (D, 2) kept range per axis, low <= x <= high.
 
     Returns:
         (n,) keys (``CLIPPED`` where the point is not finite or outside ``clip``), and how many points do not fit a key.
     """
+    axes = points.shape[1]
+    bits, limit = _BITS[axes], _LIMITS[axes]
+    half = np.int64(1) << (bits - 1)
     keys = np.empty(len(points), np.int64)
     outside = 0
     for i in range(len(points)):
@@ -102,16 +111,16 @@ def voxel_keys(
         key = np.int64(batch[i])
         kept = True
         fits = True
-        for axis in range(3):
+        for axis in range(axes):
             value = np.float64(points[i, axis])
             if not (clip[axis, 0] <= value <= clip[axis, 1]) or not np.isfinite(value):
                 kept = False
                 break
             cell = np.floor(value / voxel[axis])
-            if not (-COORDINATE_LIMIT <= cell < COORDINATE_LIMIT):
+            if not (-limit <= cell < limit):
                 fits = False
                 break
-            key = (key << FIELD_BITS) + np.int64(cell) + HALF
+            key = (key << bits) + np.int64(cell) + half
         if not kept:
             continue
         if not fits:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ssl3d.models.sparse.errors import SparseTensorError
-from ssl3d.models.sparse.kernel_map import Triple
+from ssl3d.models.sparse.kernel_map import Ints
 from ssl3d.models.sparse.manager import CoordinateManager, CoordinateMapKey
+
+_LARGEST_GRID = 1 << 32
+"""Numbers in a dense grid that ``dense`` agrees to make (16 GiB of float32)."""
 
 
 class SparseTensor:
@@ -17,15 +20,16 @@ class SparseTensor:
 
     Args:
         features: (n, C) float.
-        coordinates: (n, 4) integers [batch, x, y, z]; or instead of them the next two.
+        coordinates: (n, 1 + D) integers [batch, x, ...] with D = 2, 3 or 4 axes; or instead of them the next two.
         coordinate_map_key, coordinate_manager: sites that a manager already knows.
         tensor_stride: of new coordinates, which are multiples of it.
+        batch_size: number of clouds of new coordinates; by default the largest batch index + 1.
 
     Raises:
         SparseTensorError: see ``CoordinateManager.insert``; or features that do not match the sites.
     """
 
-    __slots__ = ("coordinate_manager", "coordinate_map_key", "features")
+    __slots__ = ("__weakref__", "coordinate_manager", "coordinate_map_key", "features")
 
     def __init__(
         self,
@@ -34,13 +38,14 @@ class SparseTensor:
         *,
         coordinate_map_key: CoordinateMapKey | None = None,
         coordinate_manager: CoordinateManager | None = None,
-        tensor_stride: int | Triple = 1,
+        tensor_stride: int | Ints = 1,
+        batch_size: int | None = None,
     ) -> None:
         if coordinates is not None:
             if coordinate_map_key is not None:
                 raise SparseTensorError("give either coordinates or a coordinate_map_key, not both")
             coordinate_manager = coordinate_manager or CoordinateManager()
-            coordinate_map_key = coordinate_manager.insert(coordinates, tensor_stride)
+            coordinate_map_key = coordinate_manager.insert(coordinates, tensor_stride, batch_size)
         if coordinate_map_key is None or coordinate_manager is None:
             raise SparseTensorError("a sparse tensor needs coordinates, or a key together with its manager")
         sites = coordinate_manager.map(coordinate_map_key)
@@ -65,21 +70,46 @@ class SparseTensor:
 
     @property
     def C(self) -> Tensor:  # noqa: N802 - MinkowskiEngine's name
-        """(n, 4) int32 coordinates."""
+        """(n, 1 + D) int32 coordinates."""
         return self.coordinates
 
     @property
+    def D(self) -> int:  # noqa: N802 - MinkowskiEngine's name
+        """Number of spatial axes."""
+        return len(self.tensor_stride)
+
+    @property
     def coordinates(self) -> Tensor:
-        """(n, 4) int32 [batch, x, y, z]."""
+        """(n, 1 + D) int32 [batch, x, ...]."""
         return self.coordinate_manager.coordinates(self.coordinate_map_key)
 
     @property
-    def tensor_stride(self) -> Triple:
+    def tensor_stride(self) -> Ints:
         return self.coordinate_map_key.stride
+
+    @property
+    def batch_size(self) -> int:
+        """Number of clouds; see ``CoordinateManager.batch_size``."""
+        return self.coordinate_manager.batch_size(self.coordinate_map_key)
 
     @property
     def device(self) -> torch.device:
         return self.features.device
+
+    @property
+    def decomposed_coordinates(self) -> list[Tensor]:
+        """(n_b, D) int32 of each cloud, in the order of the rows."""
+        return [self.coordinates[rows, 1:] for rows in self._rows_by_cloud()]
+
+    @property
+    def decomposed_features(self) -> list[Tensor]:
+        """(n_b, C) of each cloud, in the order of the rows."""
+        return [self.features[rows] for rows in self._rows_by_cloud()]
+
+    @property
+    def decomposed_coordinates_and_features(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Both, in the same order."""
+        return self.decomposed_coordinates, self.decomposed_features
 
     def __len__(self) -> int:
         return len(self.features)
@@ -95,13 +125,94 @@ class SparseTensor:
             coordinate_manager=self.coordinate_manager,
         )
 
-    def __add__(self, other: SparseTensor) -> SparseTensor:
-        _check_same_sites((self, other), "+")
-        return self.with_features(self.features + other.features)
+    def dense(
+        self,
+        shape: Sequence[int] | None = None,
+        min_coordinate: Sequence[int] | None = None,
+        contract_stride: bool = True,
+    ) -> tuple[Tensor, Ints, Ints]:
+        """The features on a dense grid, zero where there is no site.
+
+        Args:
+            shape: (B, C, X, ...) of the grid; by default just large enough.
+            min_coordinate: of the first cell, one number for each axis; by default 0. The grid begins at it.
+            contract_stride: one cell for each multiple of the tensor stride, instead of one for each finest voxel.
+
+        Returns:
+            (B, C, X, ...) features, the coordinate of the first cell, and the tensor stride.
+
+        Raises:
+            SparseTensorError: a site lies outside the grid, or the grid is absurdly large.
+        """
+        axes, coordinates = self.D, self.coordinates.long()
+        origin = (0,) * axes if min_coordinate is None else tuple(int(x) for x in min_coordinate)
+        step = self.tensor_stride if contract_stride else (1,) * axes
+        cells = coordinates[:, 1:] - torch.tensor(origin, device=self.device)
+        cells = torch.div(cells, torch.tensor(step, device=self.device), rounding_mode="floor")
+        lowest, largest = (cells.amin(0).tolist(), cells.amax(0).tolist()) if len(self) else ([0] * axes, [-1] * axes)
+        if shape is None:
+            shape = (self.batch_size, self.features.shape[1], *(x + 1 for x in largest))
+        fits = len(shape) == axes + 2 and shape[1] == self.features.shape[1] and self.batch_size <= shape[0]
+        if not fits or min(lowest) < 0 or any(x >= size for x, size in zip(largest, shape[2:], strict=True)):
+            raise SparseTensorError(
+                "the sites do not fit the dense grid",
+                where={
+                    "grid": tuple(shape),
+                    "first cell": origin,
+                    "cells of the sites": f"{tuple(lowest)}..{tuple(largest)}",
+                    "batch size and channels": (self.batch_size, self.features.shape[1]),
+                },
+                hint="give min_coordinate=... when coordinates are negative, or a larger shape",
+            )
+        if torch.Size(shape).numel() > _LARGEST_GRID:
+            raise SparseTensorError(
+                "the dense grid would be too large",
+                where={"grid": tuple(shape)},
+                hint="give min_coordinate=... near the sites, or keep the tensor sparse",
+            )
+        grid = self.features.new_zeros(shape[0], *shape[2:], shape[1])
+        grid = grid.index_put((coordinates[:, 0], *cells.unbind(1)), self.features)
+        return grid.movedim(-1, 1), origin, self.tensor_stride
+
+    def __add__(self, other: SparseTensor | float | Tensor) -> SparseTensor:
+        return self._with(other, "+", torch.add)
+
+    def __sub__(self, other: SparseTensor | float | Tensor) -> SparseTensor:
+        return self._with(other, "-", torch.sub)
+
+    def __mul__(self, other: SparseTensor | float | Tensor) -> SparseTensor:
+        return self._with(other, "*", torch.mul)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __rsub__(self, other: float | Tensor) -> SparseTensor:
+        return self * -1 + other
+
+    def __neg__(self) -> SparseTensor:
+        return self.with_features(-self.features)
+
+    def _with(
+        self, other: SparseTensor | float | Tensor, what: str, operation: Callable[[Tensor, Tensor | float], Tensor]
+    ) -> SparseTensor:
+        """Same-site tensors, numbers, and dense tensors that spread over the rows without changing their number."""
+        if isinstance(other, SparseTensor):
+            _check_same_sites((self, other), what)
+            other = other.features
+        elif not isinstance(other, (int, float, Tensor)):
+            return NotImplemented
+        return self.with_features(operation(self.features, other))
+
+    def _rows_by_cloud(self) -> tuple[Tensor, ...]:
+        batch = self.coordinates[:, 0].long()
+        sizes = torch.bincount(batch, minlength=self.batch_size).tolist()
+        return batch.argsort(stable=True).split(sizes)
 
 
 def cat(tensors: Sequence[SparseTensor]) -> SparseTensor:
     """Channels side by side; all on the same sites of the same manager."""
+    if not tensors:
+        raise SparseTensorError("cat needs at least one tensor")
     _check_same_sites(tensors, "cat")
     return tensors[0].with_features(torch.cat([t.features for t in tensors], 1))
 
@@ -118,4 +229,5 @@ def _check_same_sites(tensors: Sequence[SparseTensor], what: str) -> None:
             raise SparseTensorError(
                 f"{what}: the tensors have different sites",
                 where={"strides": [t.tensor_stride for t in tensors]},
+                hint="union brings tensors of one stride onto the sites of all",
             )

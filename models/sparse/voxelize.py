@@ -45,8 +45,8 @@ def voxelize(
     limits = np.full((3, 2), np.inf) * [-1, 1] if clip is None else np.asarray(clip, np.float64)
     if batch is None:
         batch = torch.zeros(len(points), dtype=torch.int32, device=points.device)
-    elif len(batch) and not 0 <= int(batch.min()) <= int(batch.max()) < BATCH_LIMIT:
-        raise SparseTensorError(f"batch indices have to be in 0..{BATCH_LIMIT - 1}")
+    elif len(batch) and not 0 <= int(batch.min()) <= int(batch.max()) < BATCH_LIMIT[3]:
+        raise SparseTensorError(f"batch indices have to be in 0..{BATCH_LIMIT[3] - 1}")
     if (engine or ("numba" if points.device.type == "cpu" else "torch")) == "numba":
         from ssl3d.models.sparse import maps_numba
 
@@ -61,10 +61,10 @@ def voxelize(
     if outside:
         raise SparseTensorError(
             "points lie too far out for the voxel grid",
-            where={"points": outside, "limit in voxels": f"+-{COORDINATE_LIMIT}", "voxel_size": voxel_size},
+            where={"points": outside, "limit in voxels": f"+-{COORDINATE_LIMIT[3]}", "voxel_size": voxel_size},
             hint="use a larger voxel_size, or clip the range",
         )
-    return unpack(unique), inverse
+    return unpack(unique, 3), inverse
 
 
 def voxel_mean(values: Tensor, inverse: Tensor, count: int, engine: Engine | None = None) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ssl3d.models.sparse import functional
-from ssl3d.models.sparse.kernel_map import KernelMap, Triple
+from ssl3d.models.sparse.kernel_map import Ints, KernelMap
 from ssl3d.models.sparse.manager import CoordinateManager, CoordinateMapKey
 
 T = TypeVar("T")
@@ -28,9 +28,9 @@ class Link:
     manager: CoordinateManager
     in_key: CoordinateMapKey
     out_key: CoordinateMapKey
-    kernel_size: Triple
-    stride: Triple
-    dilation: Triple
+    kernel_size: Ints
+    stride: Ints
+    dilation: Ints
     transposed: bool
 
     @property
