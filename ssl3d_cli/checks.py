@@ -267,24 +267,24 @@ def check_open_files() -> Check:
 
 # ---------------------------------------------------------------- optional parts
 
-_MINKOWSKI = """
-import collections, collections.abc, json
-for name in ("Sequence", "Mapping", "Iterable", "Callable"):
-    if not hasattr(collections, name):
-        setattr(collections, name, getattr(collections.abc, name))
-import torch, MinkowskiEngine as ME
-coords = ME.utils.batched_coordinates([torch.arange(30).reshape(10, 3).int()])
-out = ME.MinkowskiConvolution(4, 8, kernel_size=3, dimension=3)(ME.SparseTensor(torch.ones(10, 4), coords))
-assert out.F.shape == (10, 8)
-print(json.dumps({"version": ME.__version__}))
-"""
-_SPCONV = """
-import json, torch, spconv, spconv.pytorch as sp
-coords = torch.cat([torch.zeros(10, 1), torch.arange(30).reshape(10, 3)], 1).int()
-device = "cuda" if torch.cuda.is_available() else "cpu"
-x = sp.SparseConvTensor(torch.ones(10, 4, device=device), coords.to(device), [32, 32, 32], 1)
-assert sp.SubMConv3d(4, 8, 3).to(device)(x).features.shape == (10, 8)
-print(json.dumps({"version": spconv.__version__}))
+_BACKEND = """
+import json, torch
+from ssl3d.data.errors import UsageError
+from ssl3d.models.sparse import Convolution, SparseTensor
+from ssl3d.models.sparse.backends import check_backend, use_backend
+device = torch.device("cuda" if {cuda} and torch.cuda.is_available() else "cpu")
+try:
+    check_backend("{name}", device, training=True)
+    work = "trains"
+except UsageError:
+    work = "predicts"
+coords = torch.cat([torch.zeros(10, 1), torch.arange(30).reshape(10, 3)], 1).int().to(device)
+with use_backend("{name}") as backend, torch.set_grad_enabled(work == "trains"):
+    out = Convolution(4, 8, 3).to(device)(SparseTensor(torch.ones(10, 4, device=device), coords)).F
+    assert out.shape == (10, 8)
+    if work == "trains":
+        out.sum().backward()
+print(json.dumps({{"library": backend.library, "work": work, "device": device.type}}))
 """
 _TORCHSPARSE = """
 import json, torch, torchsparse
@@ -312,19 +312,30 @@ def _check_engine(module: str, script: str, install: str, repair: str) -> Check:
     return Check(module, "ok", f"{result['version']}: a layer on 10 points works")
 
 
+def _check_backend(name: str, module: str, install: str, cuda: bool) -> Check:
+    """A backend of the sparse engine: here, or where `make minkowski` puts it (it needs an older numpy)."""
+    python, place, fix = sys.executable, "", install
+    if find_spec(module) is None:
+        own = Path(".venv-minkowski/bin/python")
+        if not own.exists():
+            return Check(module, "absent", "not installed (optional)", install)
+        python, place, fix = str(own), " in .venv-minkowski", "make minkowski"
+    result, why = _try(_BACKEND.format(name=name, cuda=cuda), python)
+    if result is None:
+        if place and "is not installed" in why:
+            return Check(module, "absent", "not installed (optional)", install)
+        return Check(module, "warn", f"installed{place}, but: {why}", fix)
+    found = f"{result['library'].rpartition(' ')[2]}{place}: a layer {result['work']} on {result['device']}"
+    return Check(module, "ok", f"{found} (--sparse-backend {name})")
+
+
 def check_minkowski() -> Check:
-    own = Path(".venv-minkowski/bin/python")  # where `make minkowski` builds it: it needs an older numpy
-    if find_spec("MinkowskiEngine") is None and own.exists():
-        result, why = _try(_MINKOWSKI, str(own))
-        if result is None:
-            return Check("MinkowskiEngine", "warn", f"in .venv-minkowski, but: {why}", "make minkowski")
-        return Check("MinkowskiEngine", "ok", f"{result['version']} in .venv-minkowski: a layer on 10 points works")
-    return _check_engine("MinkowskiEngine", _MINKOWSKI, "make minkowski", "make minkowski")
+    return _check_backend("minkowski", "MinkowskiEngine", "make minkowski", cuda=False)
 
 
 def check_spconv() -> Check:
     line = "pip install spconv  (CPU, forward only); with a GPU the wheel of torch's CUDA, as spconv-cu126"
-    return _check_engine("spconv", _SPCONV, line, line)
+    return _check_backend("spconv", "spconv", line, cuda=True)
 
 
 def check_torchsparse() -> Check:

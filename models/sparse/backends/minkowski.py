@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ssl3d.data.errors import UsageError
+from ssl3d.models.sparse import functional
 from ssl3d.models.sparse.backends.base import Link, PerManager
 from ssl3d.models.sparse.manager import CoordinateManager, CoordinateMapKey
 
@@ -93,6 +94,9 @@ class Minkowski:
     def convolution(self, features: Tensor, weight: Tensor, link: Link) -> Tensor:
         """Half types are computed in float32, as it knows none; the result has the type of the features."""
         self.check(features.device, torch.is_grad_enabled())
+        sizes = len(link.manager.map(link.in_key)), len(link.manager.map(link.out_key))
+        if not all(sizes):  # it takes no map without sites
+            return functional.convolution(features, weight, link.kernel_map)
         mirror = self._mirrors[link.manager]
         keys = mirror.key(link.manager, link.in_key), mirror.key(link.manager, link.out_key)
         generator = self.engine.KernelGenerator(
