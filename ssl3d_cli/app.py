@@ -30,13 +30,22 @@ COMMANDS: dict[str, dict[str, str]] = {
         "doctor": "Check this machine, and say what to type for each problem.",
         "clean": "Remove what is stale, or what you name.",
     },
+    "Weights of others": {
+        "import-checkpoint": "Convert a published MinkUNet, to begin training from it.",
+    },
     "Without data of your own": {
         "demo": "Run the whole chain on generated street scans.",
         "synth": "Generate a dataset in a published layout.",
         "bench": "Measure ssl3d against other libraries.",
     },
 }
-"""Group -> name -> one line. Each name is a module of ``ssl3d.cli.commands`` with ``app``, a Typer."""
+"""Group -> name -> one line. Each name has a module with ``app``, a Typer (see ``module_of``)."""
+
+
+def module_of(command: str) -> str:
+    """The module of a command: ``import-checkpoint`` is ``ssl3d.cli.commands.import_checkpoint``."""
+    return f"ssl3d.cli.commands.{command.replace('-', '_')}"
+
 
 EXAMPLE = """\
   ssl3d prepare semantickitti --root /data/kitti
@@ -55,7 +64,7 @@ class LazyGroup(TyperGroup):
         if cmd_name not in self.list_commands(ctx):
             return None
         if cmd_name not in self.commands:
-            module = import_module(f"ssl3d.cli.commands.{cmd_name}")
+            module = import_module(module_of(cmd_name))
             command = typer.main.get_command(module.app)
             command.name = cmd_name
             self.commands[cmd_name] = command
@@ -84,7 +93,7 @@ class LazyGroup(TyperGroup):
         paper.print(f" {self.help}\n")
         for title, commands in COMMANDS.items():
             grid = Table.grid(padding=(0, 2))
-            grid.add_column(style="bold cyan", width=8, no_wrap=True)
+            grid.add_column(style="bold cyan", width=max(8, *map(len, commands)), no_wrap=True)
             for name, summary in commands.items():
                 grid.add_row(name, summary)
             paper.print(Panel(grid, title=title, title_align="left", border_style="dim"))

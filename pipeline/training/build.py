@@ -20,7 +20,7 @@ from ssl3d.models.methods.base import Method, Phase
 from ssl3d.models.methods.registry import get_method
 from ssl3d.pipeline.dataset import Places, PreparedDataset
 from ssl3d.pipeline.files import digest_file
-from ssl3d.pipeline.training import checkpoint
+from ssl3d.pipeline.training import checkpoint, public_checkpoint
 from ssl3d.pipeline.training.batches import BatchMaker, Stream, batch_items
 from ssl3d.pipeline.training.config import DatasetRef, InitRef, RunConfig, SplitRef
 from ssl3d.pipeline.training.extras import ExtraSource, ViewSource, stage_extras, with_extras
@@ -201,7 +201,7 @@ def load_predictor(
 
 
 def find_weights(workspace: Workspace, origin: str | Path) -> tuple[Path, InitRef]:
-    """``--init-from``: a run by name, its folder, or a checkpoint file of one."""
+    """``--init-from``: a run by name, its folder, a checkpoint file of one, or an imported one."""
     if Path(origin).is_file():
         path = Path(origin).absolute()
         return path, InitRef(run=str(path), digest=digest_file(path))
@@ -222,10 +222,13 @@ def find_again(workspace: Workspace, init: InitRef) -> Path:
     return path
 
 
-def init_weights(method: Method, path: Path, config: RunConfig) -> None:
+def init_weights(method: Method, path: Path, config: RunConfig) -> str | None:
     """Starts ``method``'s student and predictor from the predictor of the run that owns the checkpoint ``path``; a file
-    that was copied out of its run has to be of the same method and backbone."""
+    that was copied out of its run has to be of the same method and backbone. An imported file belongs to no run; what
+    was taken of it is returned."""
     run, loaded = RunDirectory(path.parent.parent), checkpoint.load(path)
+    if public_checkpoint.MARK in loaded:
+        return public_checkpoint.start_from_imported(method, loaded, config, path)
     origin = run.config if run.exists else config
     with torch.random.fork_rng(devices=[]):
         other, _ = build_method(origin)
@@ -235,6 +238,7 @@ def init_weights(method: Method, path: Path, config: RunConfig) -> None:
         checkpoint.load_weights(network, weights, config.num_classes, path)
     for average, source in method.ema_pairs():  # also one that is not evaluated
         ema_update(average, source, 0.0, "copy")
+    return None
 
 
 __all__ = [

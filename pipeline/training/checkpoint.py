@@ -21,7 +21,8 @@ SCHEMA = 2
 """1: before phases could be entered; batches were drawn otherwise then."""
 LAST, PREVIOUS = "last.pt", "last.prev.pt"
 _IS_FOLDER = 0x10  # in a ZIP index; torch reads nothing then, and returns memory as it was
-_DAMAGE = (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError)
+DAMAGE = (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError)
+"""What opening a damaged file raises."""
 
 
 def save(path: Path, value: Mapping[str, Any]) -> None:
@@ -107,14 +108,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not path.exists():
         raise Ssl3dError("there is no checkpoint", where={"file": path}, hint="train the run first")
     try:
-        with zipfile.ZipFile(path) as archive:
-            if (bad := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(f"checksum of {bad}")
-            for item in archive.infolist():  # torch reads by the index, which has no checksum
-                if item.compress_size != item.file_size or item.external_attr & _IS_FOLDER:
-                    raise zipfile.BadZipFile(f"index of {item.filename}")
+        check_archive(path)
         value = torch.load(path, map_location=device, weights_only=True)
-    except (*_DAMAGE, OSError) as error:
+    except (*DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: sent to a place that no file has
             raise
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -131,6 +127,16 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
             hint="upgrade ssl3d (pip install -U ssl3d)",
         )
     return value
+
+
+def check_archive(path: Path) -> None:
+    """Raises ``zipfile.BadZipFile`` unless every checksum of a file of torch fits, and every entry of its index."""
+    with zipfile.ZipFile(path) as archive:
+        if (bad := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"checksum of {bad}")
+        for item in archive.infolist():  # torch reads by the index, which has no checksum
+            if item.compress_size != item.file_size or item.external_attr & _IS_FOLDER:
+                raise zipfile.BadZipFile(f"index of {item.filename}")
 
 
 def load_weights(module: torch.nn.Module, checkpoint: Mapping[str, Any], num_classes: int, path: Path) -> None:
@@ -192,9 +198,11 @@ class _Writer:
 
 
 __all__ = [
+    "DAMAGE",
     "LAST",
     "PREVIOUS",
     "DamagedCheckpointError",
+    "check_archive",
     "exists",
     "load",
     "load_last",

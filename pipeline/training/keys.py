@@ -94,7 +94,7 @@ def _candidates(text: str) -> Iterator[Any]:
             value = json.loads(form)
         except ValueError:
             continue
-        if isinstance(value, (list, dict)):
+        if isinstance(value, (list, dict, int)):  # a number as one of several choices is not read from text
             yield value
     if text:
         yield [part.strip() for part in text.strip("()[]").split(",")]

@@ -186,8 +186,8 @@ def _session(
             run.truncate_metrics(saved["step"] if saved else 0)
             torch.manual_seed(config.seed)
             method, input_spec = build_method(config)
-            if weights is not None and saved is None:
-                init_weights(method, weights, config)
+            if weights is not None and saved is None and (taken := init_weights(method, weights, config)):
+                progress.say(taken)
             own_generators(config.seed, team.rank)
             synchronize_batch_norm(method)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl3d.cli.app import COMMANDS
+from ssl3d.cli.app import COMMANDS, module_of
 from ssl3d.cli.failures import continue_command, report
 
 HEAVY = ("torch", "numba", "scipy", "open3d", "h5py", "numpy", "pydantic", "matplotlib", "rich.markdown", "pygments")
@@ -60,7 +60,7 @@ def test_every_command_has_a_worked_example(ssl3d, name: str) -> None:
 def test_help_fits_80_columns_and_explains_every_option(name: str) -> None:
     import typer
 
-    module = import_module(f"ssl3d.cli.commands.{name}")
+    module = import_module(module_of(name))
     epilogs = "\n".join([module.EPILOG, *(str(command.epilog) for command in module.app.registered_commands)])
     examples = [line.replace("\\[", "[") for line in epilogs.splitlines() if line.startswith("  ssl3d")]
     assert examples and max(map(len, examples)) <= 78
