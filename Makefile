@@ -8,10 +8,12 @@ PIP_ARGS ?=
 DATA ?= synthetic
 ONLY ?=
 TEST_ARGS ?=
+BACKEND_TESTS := tests/models/sparse/test_parity_minkowski.py tests/models/sparse/test_backends.py \
+	tests/pipeline/training/test_sparse_backend.py
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint bench minkowski clean FORCE
+.PHONY: help setup demo test test-all lint bench minkowski parity clean FORCE
 
 help:  ## this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -32,8 +34,10 @@ demo: setup  ## the whole chain on generated streets: a table, pictures and curv
 test: setup lint  ## everything that has to pass before a change lands
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(TEST_ARGS)
 
-test-all: setup lint  ## the slow tests too
+test-all: setup lint  ## the slow tests too, and parity with MinkowskiEngine where `make minkowski` has built it
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
+	@if [ -x .venv-minkowski/bin/ssl3d ]; then .venv-minkowski/bin/python -m pytest $(BACKEND_TESTS); \
+	else echo "Skipped: parity with MinkowskiEngine, in an environment of its own that \`make minkowski\` builds"; fi
 
 lint: setup  ## style, types and the direction of imports
 	@$(BIN)/ruff check .
@@ -45,8 +49,11 @@ bench: setup  ## every claim of speed, as a ratio against a named rival in the s
 	@$(BIN)/ssl3d bench stages --json benchmarks/results/stages.json
 	@$(BIN)/ssl3d bench methods --json benchmarks/results/methods.json
 
-minkowski: setup  ## build MinkowskiEngine 0.5.4 (CPU) from its source package, for comparison only
-	@sh tools/build_minkowski.sh $(PYTHON)
+minkowski: setup  ## .venv-minkowski: MinkowskiEngine 0.5.4 (CPU) from its source package, spconv and ssl3d (5 minutes)
+	@PIP_ARGS="$(PIP_ARGS)" sh tools/build_minkowski.sh $(PYTHON)
+
+parity: minkowski  ## how far the sparse engine is from MinkowskiEngine, written to benchmarks/results
+	@.venv-minkowski/bin/ssl3d bench parity --json benchmarks/results/parity.json
 
 reproduce-%: setup FORCE  ## a published table: make reproduce-supervised DATA=/data/kitti (DATA=synthetic: in miniature)
 	@$(BIN)/python -m ssl3d.benchmarks.reproduce $* --data "$(DATA)" --only "$(ONLY)"
