@@ -1,24 +1,58 @@
 """The sparse-convolution engine: MinkowskiEngine's vocabulary, numerics and parameter names, in torch and numba."""
 
 from ssl3d.models.sparse.errors import SparseTensorError
+from ssl3d.models.sparse.global_pooling import (
+    Broadcast,
+    BroadcastAddition,
+    BroadcastConcatenation,
+    BroadcastMultiplication,
+    GlobalAvgPooling,
+    GlobalMaxPooling,
+    GlobalSumPooling,
+)
 from ssl3d.models.sparse.kernel_map import KernelMap, kernel_offsets
 from ssl3d.models.sparse.manager import CoordinateManager, CoordinateMapKey
 from ssl3d.models.sparse.modules import BatchNorm, Convolution, ConvolutionTranspose, ReLU
-from ssl3d.models.sparse.tensor import SparseTensor, cat
+from ssl3d.models.sparse.norm import InstanceNorm, StableInstanceNorm
+from ssl3d.models.sparse.pooling import AvgPooling, MaxPooling, MaxUnpooling, PoolingTranspose, SumPooling
+from ssl3d.models.sparse.pruning import Pruning
+from ssl3d.models.sparse.regions import region_gather, region_max, region_mean, region_sum
+from ssl3d.models.sparse.tensor import SparseTensor
+from ssl3d.models.sparse.union import Union, cat
 from ssl3d.models.sparse.voxelize import voxel_mean, voxelize
 
 __all__ = [
+    "AvgPooling",
     "BatchNorm",
+    "Broadcast",
+    "BroadcastAddition",
+    "BroadcastConcatenation",
+    "BroadcastMultiplication",
     "Convolution",
     "ConvolutionTranspose",
     "CoordinateManager",
     "CoordinateMapKey",
+    "GlobalAvgPooling",
+    "GlobalMaxPooling",
+    "GlobalSumPooling",
+    "InstanceNorm",
     "KernelMap",
+    "MaxPooling",
+    "MaxUnpooling",
+    "PoolingTranspose",
+    "Pruning",
     "ReLU",
     "SparseTensor",
     "SparseTensorError",
+    "StableInstanceNorm",
+    "SumPooling",
+    "Union",
     "cat",
     "kernel_offsets",
+    "region_gather",
+    "region_max",
+    "region_mean",
+    "region_sum",
     "voxel_mean",
     "voxelize",
 ]
