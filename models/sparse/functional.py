@@ -1,7 +1,10 @@
-"""Sparse convolution as gather, matrix product, scatter over a kernel map.
+"""Sparse convolution over a kernel map, with its gradients.
 
 out = sum over offsets k of scatter_k(gather_k(in) @ W_k); the gradients run over the same map. Rows are added in a
 fixed order, and the targets of one offset are unique, so results are bit-equal from run to run.
+
+float32 on the CPU runs in kernels of its own (``convolution_cpu``). Everything else is gather, matrix product and
+scatter in torch, on any device: the half types with sums in float32, and float64 for ``gradcheck``.
 """
 
 from __future__ import annotations
@@ -12,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ssl3d.models.sparse.errors import SparseTensorError
 from ssl3d.models.sparse.kernel_map import KernelMap
 
-_NUMBA_TYPES = (torch.float32, torch.float64)
 _HALF_TYPES = (torch.float16, torch.bfloat16)
 
 
@@ -29,19 +32,42 @@ def convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tens
 
     Returns:
         (num_out, O).
+
+    Raises:
+        SparseTensorError: features or weights that do not fit the map or each other.
     """
     device = features.device.type
     if torch.is_autocast_enabled(device) and features.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
         features, weight = features.to(dtype), weight.to(dtype)
+    _check(features, weight, kernel_map)
     result: Tensor = _Convolution.apply(features, weight, kernel_map)
     return result
+
+
+def _check(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> None:
+    if (
+        features.shape != (kernel_map.num_in, weight.shape[1])
+        or len(weight) != kernel_map.volume
+        or features.dtype != weight.dtype
+        or features.device != weight.device
+        or features.device != kernel_map.source.device
+    ):
+        raise SparseTensorError(
+            "features, weights and kernel map do not fit each other",
+            where={
+                "features": f"{tuple(features.shape)} {features.dtype} {features.device}",
+                "weights": f"{tuple(weight.shape)} {weight.dtype} {weight.device}",
+                "rows of the input, kernel offsets": (kernel_map.num_in, kernel_map.volume),
+                "kernel map": kernel_map.source.device,
+            },
+        )
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-        features, weight = features.contiguous(), weight.contiguous()
+        features = features.contiguous()
         ctx.save_for_backward(features, weight)
         ctx.kernel_map = kernel_map
         return _product(features, weight, kernel_map)
@@ -52,77 +78,39 @@ class _Convolution(torch.autograd.Function):
         features, weight = ctx.saved_tensors
         grad, kernel_map = grad.contiguous(), ctx.kernel_map
         need_features, need_weight = ctx.needs_input_grad[:2]
-        grad_weight = torch.zeros_like(weight) if need_weight else None
-        grad_features = (
-            _accumulator(kernel_map, kernel_map.num_in, weight.shape[1], features) if need_features else None
-        )
-        if kernel_map.identity is not None:
-            k = kernel_map.identity
-            if grad_features is not None:
-                _mm(grad, weight[k].t(), grad_features)
-            if grad_weight is not None:
-                torch.mm(features.t(), grad, out=grad_weight[k])
-        longest = max((len(p.source) for p in kernel_map.pairs), default=0)
-        rows_in, rows_out = features.new_empty(longest, weight.shape[1]), grad.new_empty(longest, weight.shape[2])
-        scatter = None if grad_features is None else _Scatter(rows_in, grad_features)
-        for pair in kernel_map.pairs:
-            n = len(pair.source)
-            grad_rows = torch.index_select(grad, 0, pair.target, out=rows_out[:n])
-            if grad_weight is not None:
-                feature_rows = torch.index_select(features, 0, pair.source, out=rows_in[:n])
-                torch.mm(feature_rows.t(), grad_rows, out=grad_weight[pair.offset])
-            if scatter is not None:
-                torch.mm(grad_rows, weight[pair.offset].t(), out=rows_in[:n])
-                scatter(pair.source, pair.source_array)
-        return None if grad_features is None else grad_features.to(features.dtype), grad_weight, None
+        grad_features = _product(grad, weight.transpose(1, 2), kernel_map.reverse) if need_features else None
+        return grad_features, _weight_gradient(features, grad, kernel_map) if need_weight else None, None
 
 
 def _product(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
     """sum_k scatter_k(gather_k(features) @ weight_k)."""
-    out = _accumulator(kernel_map, kernel_map.num_out, weight.shape[2], features)
-    if kernel_map.identity is not None:
-        _mm(features, weight[kernel_map.identity], out)
-    longest = max((len(p.source) for p in kernel_map.pairs), default=0)
-    rows_in, rows_out = features.new_empty(longest, weight.shape[1]), features.new_empty(longest, weight.shape[2])
-    scatter = _Scatter(rows_out, out)
+    if _has_kernels(features):
+        from ssl3d.models.sparse import convolution_cpu
+
+        return convolution_cpu.product(features, weight, kernel_map.blocks)
+    dtype = torch.float32 if features.dtype in _HALF_TYPES else features.dtype
+    if kernel_map.identity is None:
+        out = features.new_zeros(kernel_map.num_out, weight.shape[2], dtype=dtype)
+    else:
+        out = torch.mm(features, weight[kernel_map.identity]).to(dtype)
     for pair in kernel_map.pairs:
-        n = len(pair.source)
-        gathered = torch.index_select(features, 0, pair.source, out=rows_in[:n])
-        torch.mm(gathered, weight[pair.offset], out=rows_out[:n])
-        scatter(pair.target, pair.target_array)
+        out.index_add_(0, pair.target, torch.mm(features[pair.source], weight[pair.offset]).to(dtype))
     return out.to(features.dtype)
 
 
-def _accumulator(kernel_map: KernelMap, rows: int, channels: int, like: Tensor) -> Tensor:
-    """Where sums are taken: float32 for the half types. Not cleared if the identity offset fills it first."""
-    dtype = torch.float32 if like.dtype in _HALF_TYPES else like.dtype
-    make = like.new_empty if kernel_map.identity is not None else like.new_zeros
-    return make(rows, channels, dtype=dtype)
+def _weight_gradient(features: Tensor, grad: Tensor, kernel_map: KernelMap) -> Tensor:
+    """(K, I, O): gather_k(features)^T @ gather_k(grad)."""
+    if _has_kernels(features):
+        from ssl3d.models.sparse import convolution_cpu
+
+        return convolution_cpu.gradient(features, grad, kernel_map.blocks)
+    found = features.new_zeros(kernel_map.volume, features.shape[1], grad.shape[1])
+    if kernel_map.identity is not None:
+        torch.mm(features.t(), grad, out=found[kernel_map.identity])
+    for pair in kernel_map.pairs:
+        torch.mm(features[pair.source].t(), grad[pair.target], out=found[pair.offset])
+    return found
 
 
-def _mm(a: Tensor, b: Tensor, out: Tensor) -> None:
-    if out.dtype == a.dtype:
-        torch.mm(a, b, out=out)
-    else:
-        out.copy_(torch.mm(a, b))
-
-
-class _Scatter:
-    """Adds rows of one work buffer to rows of ``out``: numba on the CPU (no call overhead per kernel offset beyond its
-    own), ``index_add_`` elsewhere and for the half types."""
-
-    def __init__(self, values: Tensor, out: Tensor) -> None:
-        self.values, self.out = values, out
-        self.arrays: Any = None
-        if values.device.type == "cpu" and values.dtype in _NUMBA_TYPES:
-            from ssl3d.models.sparse import maps_numba
-
-            self.add = maps_numba.scatter_add
-            self.arrays = values.numpy(), out.numpy()
-
-    def __call__(self, rows: Tensor, rows_array: Any) -> None:
-        """``out[rows[i]] += values[i]`` for the first ``len(rows)`` rows of the buffer; ``rows`` are unique."""
-        if self.arrays is not None:
-            self.add(self.arrays[0], rows_array, self.arrays[1])
-        else:
-            self.out.index_add_(0, rows, self.values[: len(rows)].to(self.out.dtype))
+def _has_kernels(features: Tensor) -> bool:
+    return features.device.type == "cpu" and features.dtype == torch.float32

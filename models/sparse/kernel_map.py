@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
-from typing import Any, Literal
+from itertools import pairwise, product
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from torch import Tensor
 from ssl3d.models.sparse import maps_torch
 from ssl3d.models.sparse.errors import SparseTensorError
 from ssl3d.models.sparse.keys import offset_key
+
+if TYPE_CHECKING:
+    from ssl3d.models.sparse.convolution_cpu import Blocks
 
 Engine = Literal["numba", "torch"]
 Ints = tuple[int, ...]
@@ -70,18 +73,12 @@ class CoordinateMap:
         return len(self.keys)
 
 
-@dataclass(slots=True)
-class Pairs:
-    """The pairs of one kernel offset: row ``source[i]`` contributes to row ``target[i]``. Targets are unique.
-
-    ``source_array`` and ``target_array`` are the same memory for the CPU kernels (None elsewhere).
-    """
+class Pairs(NamedTuple):
+    """The pairs of one kernel offset: row ``source[i]`` contributes to row ``target[i]``. Targets are unique."""
 
     offset: int
     source: Tensor
     target: Tensor
-    source_array: Any = None
-    target_array: Any = None
 
 
 @dataclass
@@ -111,18 +108,21 @@ class KernelMap:
     @cached_property
     def pairs(self) -> list[Pairs]:
         """Views of ``source`` and ``target``: one entry for each kernel offset that has any, without ``identity``."""
-        arrays = (self.source.numpy(), self.target.numpy()) if self.source.device.type == "cpu" else None
-        found = []
-        for offset in range(self.volume):
-            part = slice(self.begins[offset], self.begins[offset + 1])
-            if part.start < part.stop:
-                views = (None, None) if arrays is None else (arrays[0][part], arrays[1][part])
-                found.append(Pairs(offset, self.source[part], self.target[part], *views))
-        return found
+        parts = [slice(begin, end) for begin, end in pairwise(self.begins)]
+        found = [Pairs(k, self.source[part], self.target[part]) for k, part in enumerate(parts)]
+        return [pair for pair in found if len(pair.source)]
 
-    def swapped(self) -> KernelMap:
+    @cached_property
+    def reverse(self) -> KernelMap:
         """The map of the transposed convolution: same weights, input and output exchanged."""
         return KernelMap(self.target, self.source, self.begins, self.identity, self.num_out, self.num_in)
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """What the CPU kernels need, found once."""
+        from ssl3d.models.sparse.convolution_cpu import Blocks
+
+        return Blocks.of(self)
 
     @property
     def num_pairs(self) -> int:
@@ -139,36 +139,37 @@ def build_kernel_map(
     end.
     """
     offsets = kernel_offsets(kernel_size, times(source.stride, dilation))
+    deltas = [offset_key(offset) for offset in offsets]
     volume, same = len(offsets), source is target
     identity = offsets.index((0,) * len(kernel_size)) if same else None
     mirrored = same and all(size % 2 for size in kernel_size)
-    search = [k for k in range(volume // 2 if mirrored else volume) if k != identity]
-    ins, outs, sizes = _join(source, target, [offset_key(offsets[k]) for k in search], engine)
-    counts = dict(zip(search, sizes, strict=True))
+    search = [k for k in range(volume) if k != identity and not (mirrored and deltas[k] > 0)]
+    ins, outs = _join(source, target, [deltas[k] for k in search], engine)
+    found = dict(zip(search, zip(ins, outs, strict=True), strict=True))
     if mirrored:
-        parts = ins.split(sizes), outs.split(sizes)
-        ins, outs = torch.cat([ins, *parts[1][::-1]]), torch.cat([outs, *parts[0][::-1]])
-        counts |= {volume - 1 - k: count for k, count in counts.items()}
-    begins = [0]
+        found |= {volume - 1 - k: (rows_out, rows_in) for k, (rows_in, rows_out) in found.items()}
+    begins, inputs, outputs = [0], [source.rows[:0]], [source.rows[:0]]
     for k in range(volume):
-        begins.append(begins[-1] + counts.get(k, 0))
-    return KernelMap(ins, outs, tuple(begins), identity, len(source), len(target))
+        rows_in, rows_out = found.get(k, ([], []))
+        inputs += rows_in
+        outputs += rows_out
+        begins.append(begins[-1] + sum(map(len, rows_in)))
+    return KernelMap(torch.cat(inputs), torch.cat(outputs), tuple(begins), identity, len(source), len(target))
 
 
 def _join(
     source: CoordinateMap, target: CoordinateMap, deltas: list[int], engine: Engine
-) -> tuple[Tensor, Tensor, list[int]]:
-    """Input rows and output rows of the pairs, offset after offset, and how many each offset has."""
+) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """The input rows and the output rows of the pairs of each offset, in pieces."""
     wanted = torch.tensor(deltas, dtype=torch.int64)
     if engine == "numba":
         from ssl3d.models.sparse import maps_numba
 
-        found_in, found_out, begins = maps_numba.join(
-            source.keys.numpy(), source.rows.numpy(), target.keys.numpy(), target.rows.numpy(), wanted.numpy()
-        )
-        ins, outs, begin = torch.from_numpy(found_in), torch.from_numpy(found_out), torch.from_numpy(begins)
-    else:
-        ins, outs, begin = maps_torch.join(
-            source.keys, source.rows, target.keys, target.rows, wanted.to(source.keys.device)
-        )
-    return ins, outs, begin.diff().tolist()
+        keys = source.keys.numpy(), source.rows.numpy(), target.keys.numpy(), target.rows.numpy()
+        found = maps_numba.join(*keys, wanted.numpy(), source.stride[-1], torch.get_num_threads())
+        ins, outs = ([[torch.from_numpy(piece) for piece in pieces] for pieces in end] for end in found)
+        return ins, outs
+    rows_in, rows_out = maps_torch.join(
+        source.keys, source.rows, target.keys, target.rows, wanted.to(source.keys.device)
+    )
+    return [[rows] for rows in rows_in], [[rows] for rows in rows_out]

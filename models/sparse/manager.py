@@ -98,7 +98,7 @@ class CoordinateManager:
         fine = self.map(key)
         new = CoordinateMapKey(times(key.stride, ints(stride, len(key.stride))), key.origin)
         if new not in self._maps:
-            self._maps[new] = sites.floored(fine, new.stride, self.engine_for(fine.keys.device))
+            self._maps[new] = sites.floored(fine, new.stride)
         return new
 
     def reached(
@@ -171,7 +171,7 @@ class CoordinateManager:
         cached = (in_key, out_key, size, spread, transposed)
         if cached not in self._kernel_maps:
             if transposed:
-                self._kernel_maps[cached] = self.kernel_map(out_key, in_key, size, spread).swapped()
+                self._kernel_maps[cached] = self.kernel_map(out_key, in_key, size, spread).reverse
             else:
                 source, target = self.map(in_key), self.map(out_key)
                 engine = self.engine_for(source.keys.device)

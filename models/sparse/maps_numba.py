@@ -1,10 +1,13 @@
 """Coordinate work on the CPU. Importing this module imports numba but compiles nothing; results are cached on disk.
 
-Kernel maps are merge joins of two *sorted* key lists, one pass per kernel offset: sequential memory, no hash table
-(measured: 27 offsets of a 12k-voxel scan in under 1 ms). All kernels are single-threaded and release the GIL.
+Kernel maps are merge joins of two *sorted* key lists, one pass for up to three kernel offsets that are neighbors along
+the last axis: sequential memory, no hash table. Compiled kernels are single-threaded and release the GIL; ``join``
+shares the keys among threads.
 """
 
 from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
@@ -17,43 +20,103 @@ I64 = npt.NDArray[np.int64]
 
 _BITS = tuple(FIELD_BITS.get(axes, 0) for axes in range(5))
 _LIMITS = tuple(COORDINATE_LIMIT.get(axes, 0) for axes in range(5))
+_BEHIND_ALL = np.int64(1) << 62
+_WORK_OF_A_THREAD = 300_000
+"""Steps of a pass (3 ns each) for which starting one more thread (0.1 ms) pays."""
 CLIPPED = -1
 """Key of a point without a voxel: not finite, or outside the clip range."""
 
 
-@numba.njit(cache=True, nogil=True)
-def join(in_keys: I64, in_rows: I32, out_keys: I64, out_rows: I32, deltas: I64) -> tuple[I32, I32, I64]:
-    """Pairs of rows with ``in_key == out_key + delta``, offset after offset.
+def join(
+    in_keys: I64, in_rows: I32, out_keys: I64, out_rows: I32, deltas: I64, gap: int, threads: int = 1
+) -> tuple[list[list[I32]], list[list[I32]]]:
+    """Pairs of rows with ``in_key == out_key + delta``: the same for any number of threads.
 
     Args:
         in_keys, out_keys: (n,), (m,) sorted, unique.
         in_rows, out_rows: the row that each sorted key stands for.
         deltas: (K,) what each kernel offset adds to a key.
+        gap: tensor stride of the input's last axis: two of its keys differ by at least so much.
 
     Returns:
-        rows of the input (P,), rows of the output (P,), and (K + 1,) where each offset's pairs begin.
+        for each offset, its rows of the input and its rows of the output in the order of the keys, in pieces.
     """
-    n, m, volume = len(in_keys), len(out_keys), len(deltas)
+    order = np.argsort(deltas, kind="stable")
+    ascending = deltas[order]
+    runs, before = [0], np.diff(ascending)
+    for k in range(1, len(deltas)):
+        if before[k - 1] != gap or k - runs[-1] == 3:
+            runs.append(k)
+    bounds = np.array([*runs, len(deltas)])
+    padded = np.append(in_keys, [_BEHIND_ALL] * 3), np.append(in_rows, np.zeros(3, np.int32))
+    threads = max(1, min(threads, (len(in_keys) + len(out_keys)) * len(runs) // _WORK_OF_A_THREAD))
+    cuts = np.linspace(0, len(out_keys), threads + 1).astype(np.int64)
+
+    def part(t: int) -> tuple[I32, I32, I64]:
+        own = slice(cuts[t], cuts[t + 1])
+        found: tuple[I32, I32, I64] = _join_part(*padded, out_keys[own], out_rows[own], ascending, bounds)
+        return found
+
+    if threads == 1:
+        found = [part(0)]
+    else:
+        with ThreadPoolExecutor(threads - 1) as pool:
+            others = [pool.submit(part, t) for t in range(1, threads)]
+            found = [part(0), *(other.result() for other in others)]
+    places = np.argsort(order).tolist()
+    ins = [[rows[place, : counts[place]] for rows, _, counts in found] for place in places]
+    outs = [[rows[place, : counts[place]] for _, rows, counts in found] for place in places]
+    return ins, outs
+
+
+@numba.njit(cache=True, nogil=True)
+def _join_part(
+    in_keys: I64, in_rows: I32, out_keys: I64, out_rows: I32, deltas: I64, runs: I64
+) -> tuple[I32, I32, I64]:
+    """Rows of the input (K, .) and of the output (K, .) of the pairs of ascending ``deltas``, and their number (K,).
+
+    One pass over the keys for each run of 1 to 3 neighboring deltas. It has no branch that depends on the keys, as the
+    processor could not predict it: a pair is written before it is known to be one, and counted if it is.
+    ``in_keys`` ends with three that are behind all others.
+    """
+    n, m = len(in_keys) - 3, len(out_keys)
     # reserved, not touched: the operating system commits only the pages that pairs are written to
-    found_in = np.empty(volume * min(n, m), np.int32)
-    found_out = np.empty(volume * min(n, m), np.int32)
-    begins = np.zeros(volume + 1, np.int64)
-    count = 0
-    for k in range(volume):
+    found_in = np.empty((len(deltas) + 2, min(n, m) + 1), np.int32)
+    found_out = np.empty((len(deltas) + 2, min(n, m) + 1), np.int32)
+    counts = np.zeros(len(deltas), np.int64)
+    if n == 0 or m == 0:
+        return found_in, found_out, counts
+    for r in range(len(runs) - 1):
+        k, size = runs[r], runs[r + 1] - runs[r]
         delta = deltas[k]
-        i = 0
-        for j in range(m):
-            wanted = out_keys[j] + delta
-            while i < n and in_keys[i] < wanted:
-                i += 1
-            if i == n:
-                break
-            if in_keys[i] == wanted:
-                found_in[count] = in_rows[i]
-                found_out[count] = out_rows[j]
-                count += 1
-        begins[k + 1] = count
-    return found_in[:count].copy(), found_out[:count].copy(), begins
+        second = deltas[k + 1] - delta if size > 1 else -1  # no key at or behind the wanted one is before it
+        third = deltas[k + 2] - delta if size > 2 else -1
+        in0, in1, in2 = found_in[k], found_in[k + 1], found_in[k + 2]
+        out0, out1, out2 = found_out[k], found_out[k + 1], found_out[k + 2]
+        i, j, c0, c1, c2 = np.searchsorted(in_keys[:n], out_keys[0] + delta), 0, 0, 0, 0
+        while j < m:
+            wanted, row = out_keys[j] + delta, out_rows[j]
+            there = in_keys[i] >= wanted
+            hit = in_keys[i] == wanted
+            in0[c0], out0[c0] = in_rows[i], row
+            c0 += hit
+            if size > 1:
+                t = i + hit
+                hit = there & (in_keys[t] == wanted + second)
+                in1[c1], out1[c1] = in_rows[t], row
+                c1 += hit
+                t += hit
+                hit = there & (in_keys[t] == wanted + third)
+                in2[c2], out2[c2] = in_rows[t], row
+                c2 += hit
+            j += there
+            i += 1 - there
+        counts[k] = c0
+        if size > 1:
+            counts[k + 1] = c1
+        if size > 2:
+            counts[k + 2] = c2
+    return found_in, found_out, counts
 
 
 @numba.njit(cache=True, nogil=True)
@@ -63,26 +126,6 @@ def lookup(keys: I64, rows: I32, wanted: I64) -> I32:
     for j in range(len(wanted)):
         i = np.searchsorted(keys, wanted[j])
         out[j] = rows[i] if i < len(keys) and keys[i] == wanted[j] else -1
-    return out
-
-
-@numba.njit(cache=True, nogil=True)
-def coarse_keys(keys: I64, stride: I64) -> I64:
-    """Keys of floor(coordinate / stride) * stride, in the order of ``keys`` (neither sorted nor unique).
-
-    ``stride``: (D,), one number for each axis.
-    """
-    axes = len(stride)
-    bits = _BITS[axes]
-    mask = (np.int64(1) << bits) - 1
-    half = np.int64(1) << (bits - 1)
-    out = np.empty(len(keys), np.int64)
-    for i in range(len(keys)):
-        key = keys[i]
-        for axis in range(axes):
-            x = ((keys[i] >> (axes - 1 - axis) * bits) & mask) - half
-            key -= (x - x // stride[axis] * stride[axis]) << (axes - 1 - axis) * bits  # // floors here too
-        out[i] = key
     return out
 
 
@@ -167,12 +210,3 @@ def group_mean(values: npt.NDArray[np.float32], inverse: I64, count: int) -> npt
         for c in range(width):
             out[row, c] = total[row, c] / max(number[row], 1)
     return out
-
-
-@numba.njit(cache=True, nogil=True)
-def scatter_add(values: npt.NDArray[np.floating], rows: I32, out: npt.NDArray[np.floating]) -> None:
-    """``out[rows[i]] += values[i]``, in order: 3 to 7 times faster than ``Tensor.index_add_`` on the CPU."""
-    for i in range(len(rows)):
-        row = rows[i]
-        for c in range(values.shape[1]):
-            out[row, c] += values[i, c]

@@ -1,0 +1,181 @@
+"""The products of a convolution on the CPU, over blocks of rows that stay in the cache. Compiled when first used.
+
+Each of the two functions is a loop over tasks for ``parallel.run``: every thread takes the next task until none is left
+and writes what no other task writes, and each sum has one order, so results do not depend on the number of threads.
+Their arguments come as one array of int64, most of them addresses (``FIELDS``).
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from ssl3d.models.sparse import cpu_tiles
+from ssl3d.models.sparse.cpu_tiles import (
+    ROWS,
+    clear,
+    copy_lanes,
+    copy_one,
+    narrow_gemm,
+    narrow_outer,
+    read_int,
+    read_long,
+    take_one,
+    wide_gemm,
+    wide_outer,
+)
+
+GRAIN = 128
+"""Rows between the cuts of a kernel map; a block of rows is a multiple of it."""
+LANES = cpu_tiles.LANES
+WIDE = 2 * LANES
+"""Columns of a tile of weights; one of ``LANES`` follows where the width is an odd multiple of them."""
+
+FIELDS = (
+    "counter", "tasks",  # the next task, and how many there are
+    "source", "target", "same", "cuts", "volume", "identity",  # the kernel map, see ``convolution_cpu.Blocks``
+    "grains", "grains_per_block", "rows",  # of the targets
+    "inputs", "in_width", "outputs", "out_width",  # matrices, row after row
+    "weights", "chunk",  # packed tiles; rows that are multiplied with one tile before the next
+    "column_groups", "row_groups", "scratch", "scratch_size",  # of the gradient of the weights: how it is divided
+)  # fmt: skip
+"""Places in the array of arguments."""
+_COUNTER, _TASKS, _SOURCE, _TARGET, _SAME, _CUTS, _VOLUME, _IDENTITY = range(8)
+_GRAINS, _GRAINS_PER_BLOCK, _ROWS, _INPUTS, _IN_WIDTH, _OUTPUTS, _OUT_WIDTH, _WEIGHTS, _CHUNK = range(8, 17)
+_COLUMN_GROUPS, _ROW_GROUPS, _SCRATCH, _SCRATCH_SIZE = range(17, 21)
+
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+
+_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_tasks = numba.cfunc(types.void(types.CPointer(types.int64)), cache=True, error_model="numpy")
+
+
+@numba.njit(cache=True, nogil=True)
+def cuts(target: I32, begins: I64, grains: int) -> I64:
+    """(grains + 1, K): where, in each offset's pairs, the targets of each grain of rows begin. Targets ascend."""
+    volume = len(begins) - 1
+    found = np.empty((grains + 1, volume), np.int64)
+    for k in range(volume):
+        i = begins[k]
+        for grain in range(grains + 1):
+            while i < begins[k + 1] and target[i] < grain * GRAIN:
+                i += 1
+            found[grain, k] = i
+    return found
+
+
+@numba.njit(cache=True, nogil=True)
+def ascending(target: I32, begins: I64) -> bool:
+    """Whether the targets of each offset ascend."""
+    for k in range(len(begins) - 1):
+        for i in range(begins[k] + 1, begins[k + 1]):
+            if target[i] < target[i - 1]:
+                return False
+    return True
+
+
+@_tasks
+def product(arguments):  # type: ignore[no-untyped-def]
+    """outputs[target] += inputs[source] @ weights[k], a task a block of target rows; outputs need not be cleared."""
+    a = numba.carray(arguments, (len(FIELDS),))
+    volume, identity, width, out_width, chunk = a[_VOLUME], a[_IDENTITY], a[_IN_WIDTH], a[_OUT_WIDTH], a[_CHUNK]
+    tiles = (out_width + LANES) // WIDE
+    while True:
+        block = take_one(a.ctypes.data)
+        if block >= a[_TASKS]:
+            return
+        first = block * a[_GRAINS_PER_BLOCK]
+        last = min(first + a[_GRAINS_PER_BLOCK], a[_GRAINS])
+        top, bottom = first * GRAIN, min(last * GRAIN, a[_ROWS])
+        clear(a[_OUTPUTS] + 4 * top * out_width, 4 * (bottom - top) * out_width)
+        for k in range(volume):
+            source, target = a[_SOURCE], a[_TARGET]
+            begin = read_long(a[_CUTS] + 8 * (first * volume + k))
+            end = read_long(a[_CUTS] + 8 * (last * volume + k))
+            if k == identity:
+                source = target = a[_SAME]
+                begin, end = top, bottom
+            while begin < end:
+                count = min(end - begin, chunk)
+                for tile in range(tiles):
+                    column = WIDE * tile
+                    weights = a[_WEIGHTS] + 4 * width * (k * out_width + column)
+                    out = a[_OUTPUTS] + 4 * column
+                    i = begin
+                    while i < begin + count:
+                        rows = min(begin + count - i, ROWS)
+                        here, there = source + 4 * i, target + 4 * i
+                        if column + WIDE <= out_width:
+                            wide_gemm(rows, a[_INPUTS], here, width, weights, width, out, there, out_width)
+                        else:
+                            narrow_gemm(rows, a[_INPUTS], here, width, weights, width, out, there, out_width)
+                        i += rows
+                begin += count
+
+
+@_compiled
+def _copy(source: int, target: int, count: int) -> None:  # of float32
+    i = 0
+    while i + LANES <= count:
+        copy_lanes(source + 4 * i, target + 4 * i)
+        i += LANES
+    while i < count:
+        copy_one(source + 4 * i, target + 4 * i)
+        i += 1
+
+
+@_tasks
+def gradient(arguments):  # type: ignore[no-untyped-def]
+    """weights[k] += inputs[source].T @ outputs[target], a task some rows and some tiles of columns of every weights[k].
+
+    Pairs are copied side by side first, a chunk at a time: the inputs' rows whole, the outputs' a tile of columns.
+    """
+    a = numba.carray(arguments, (len(FIELDS),))
+    volume, identity, width, out_width = a[_VOLUME], a[_IDENTITY], a[_IN_WIDTH], a[_OUT_WIDTH]
+    tiles = (out_width + LANES) // WIDE
+    while True:
+        task = take_one(a.ctypes.data)
+        if task >= a[_TASKS]:
+            return
+        left = a[_SCRATCH] + task * a[_SCRATCH_SIZE]
+        column_group, row_group = task % a[_COLUMN_GROUPS], task // a[_COLUMN_GROUPS]
+        first_tile = tiles * column_group // a[_COLUMN_GROUPS]
+        last_tile = tiles * (column_group + 1) // a[_COLUMN_GROUPS]
+        first_row = width * row_group // a[_ROW_GROUPS]
+        rows = width * (row_group + 1) // a[_ROW_GROUPS] - first_row
+        right = left + (4 * a[_CHUNK] * rows + 63) // 64 * 64
+        grain = 0
+        while grain < a[_GRAINS]:
+            end_grain = min(grain + a[_GRAINS_PER_BLOCK], a[_GRAINS])
+            for k in range(volume):
+                source, target = a[_SOURCE], a[_TARGET]
+                begin = read_long(a[_CUTS] + 8 * (grain * volume + k))
+                end = read_long(a[_CUTS] + 8 * (end_grain * volume + k))
+                if k == identity:
+                    source = target = a[_SAME]
+                    begin, end = grain * GRAIN, min(end_grain * GRAIN, a[_ROWS])
+                while begin < end:
+                    count = min(end - begin, a[_CHUNK])
+                    for i in range(count):
+                        row = read_int(source + 4 * (begin + i))
+                        _copy(a[_INPUTS] + 4 * (row * width + first_row), left + 4 * i * rows, rows)
+                    for tile in range(first_tile, last_tile):
+                        column = WIDE * tile
+                        out = a[_WEIGHTS] + 4 * ((k * width + first_row) * out_width + column)
+                        columns = min(WIDE, out_width - column)
+                        for i in range(count):
+                            row = read_int(target + 4 * (begin + i))
+                            _copy(a[_OUTPUTS] + 4 * (row * out_width + column), right + 4 * i * columns, columns)
+                        row = 0
+                        while row < rows:
+                            number, here = min(rows - row, ROWS), out + 4 * row * out_width
+                            if columns == WIDE:
+                                wide_outer(number, left + 4 * row, rows, right, count, here, out_width)
+                            else:
+                                narrow_outer(number, left + 4 * row, rows, right, count, here, out_width)
+                            row += number
+                    begin += count
+            grain = end_grain
