@@ -36,7 +36,7 @@ EPILOG = """\
   ssl3d train supervised --backbone minkunet18 --steps 2000 --seed 0
   ssl3d train supervised --set train.batch=4 --set optimizer.lr=0.002
   ssl3d train supervised --list-keys           every key of --set
-  ssl3d train --list                           every method
+  ssl3d train --list                           every method and backbone
 
 Three words: [bold]--resume[/] goes on with an unfinished run (the same command does it too); [bold]--init-from[/] \
 begins a new run from the weights of another; [bold]--overwrite[/] begins the same run again."""
@@ -90,7 +90,7 @@ def train(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the run again, even a finished one.")] = False,
-    list_methods: Annotated[bool, typer.Option("--list", help="Only list the methods.")] = False,
+    list_methods: Annotated[bool, typer.Option("--list", help="Only list methods and backbones.")] = False,
     list_keys: Annotated[bool, typer.Option("--list-keys", help="Only list the keys of --set.")] = False,
     dataset: options.Dataset = None,
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
@@ -147,11 +147,12 @@ def _typed(ctx: typer.Context, name: str) -> bool:
 
 
 def draw_methods() -> None:
-    """Every method: what it is, whether it learns from unlabelled scans, which stages it needs."""
+    """Every method: what it is, whether it learns from unlabelled scans, which stages it needs; names of backbones."""
     import inspect
 
     from rich.markup import escape
 
+    from ssl3d.models.backbones.registry import list_backbones
     from ssl3d.models.methods import registry
 
     rows = []
@@ -167,6 +168,7 @@ def draw_methods() -> None:
             )
         )
     console.out().print(console.table(["method", "unlabelled scans", "needs", "what it does"], rows))
+    console.out().print(f"--backbone: {escape(', '.join(list_backbones()))}")
 
 
 def draw_keys(config: RunConfig) -> None:

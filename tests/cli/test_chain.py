@@ -151,7 +151,8 @@ def test_wrong_words(ask, words: tuple[str, ...], says: str) -> None:
 
 
 def test_lists_of_methods_and_keys(ask) -> None:
-    assert "supervised" in ask("train", "--list").out
+    listed = ask("train", "--list").out
+    assert "supervised" in listed and "minkunet18" in listed and "spunet16" in listed
     assert "optimizer.lr" in ask("train", "supervised", "--list-keys").out
 
 

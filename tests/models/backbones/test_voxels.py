@@ -10,7 +10,7 @@ import torch
 
 from ssl3d.data.errors import DataError
 from ssl3d.data.scan import IGNORE, View
-from ssl3d.models.backbones.voxels import VoxelInputSpec
+from ssl3d.models.backbones.voxels import VoxelInputSpec, point_feature
 
 MakeView = Callable[..., View]
 
@@ -67,3 +67,33 @@ def test_points_that_are_not_finite_belong_to_no_voxel(make_view: MakeView) -> N
     inputs = VoxelInputSpec(0.5).prepare([replace(view, points=broken)])
     assert (inputs.elements.point_to_element < 0).nonzero().flatten().tolist() == [3]
     assert bool(inputs.features.isfinite().all())
+
+
+def test_features_as_the_network_reads_them(make_view: MakeView) -> None:
+    first, second = make_view(0, 40), make_view(1, 30)
+    views = []
+    for view, add in ((first, 100.0), (second, -50.0)):
+        color = np.tile(np.float32([0, 0.5, 1]), (len(view), 1))
+        moved = view.moved(view.points + np.float32([add, 0, 0]))
+        views.append(replace(moved, features={**view.features, "color": color}))
+    spec = VoxelInputSpec(1e-3, ("color", "xyz_from_min", "xyz_from_mean", "intensity"))  # each point its own voxel
+    inputs = spec.prepare(views)
+    at_points = inputs.elements.gather(inputs.features).numpy()
+    assert np.array_equal(at_points[:, :3], np.tile(np.float32([-1, 0, 1]), (70, 1)))
+    for view, rows in zip(views, np.split(at_points, [40]), strict=True):
+        np.testing.assert_allclose(rows[:, 3:6], view.points - view.points.min(0), atol=1e-4)
+        assert np.array_equal(rows[:, 3:6].min(0), [0, 0, 0])
+        np.testing.assert_allclose(rows[:, 6:9], view.points - view.points.mean(0), atol=1e-4)
+        assert np.array_equal(rows[:, 9:], view.features["intensity"])
+
+
+def test_points_that_are_not_finite_shift_nothing(make_view: MakeView) -> None:
+    view = make_view(0, 10)
+    broken = view.points.copy()
+    broken[3] = [np.nan, -1e6, np.inf]
+    kept = np.arange(10) != 3
+    for name in ("xyz_from_min", "xyz_from_mean"):
+        expected = point_feature([view.select(kept)], name)
+        assert np.array_equal(point_feature([replace(view, points=broken)], name)[kept], expected)
+    nothing = replace(view, points=np.full_like(broken, np.nan))
+    assert point_feature([nothing, view.select(np.zeros(10, bool))], "xyz_from_mean").shape == (10, 3)

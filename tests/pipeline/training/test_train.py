@@ -333,10 +333,11 @@ def test_every_optimizer_and_schedule_learns(space: Workspace, optimizer: str, s
     assert run.metrics()[-1]["losses"]["ce"] < 0.8 * run.metrics()[0]["losses"]["ce"]
 
 
-def test_minkunet_overfits(space: Workspace) -> None:
+@pytest.mark.parametrize(("backbone", "narrow"), [("minkunet-micro", []), ("spunet-micro", ["backbone.m=8"])])
+def test_sparse_networks_overfit(space: Workspace, backbone: str, narrow: list[str]) -> None:
     still = ["augment.rotate=0", "augment.flip_x=0", "augment.flip_y=0", "augment.translate=0"]
     voxels = ["backbone.voxel_size=1", "train.batch=1", "train.lr=0.02"]
-    config = resolve("supervised", backbone="minkunet-micro", steps=60, overrides=[HERE, *still, *voxels])
+    config = resolve("supervised", backbone=backbone, steps=60, overrides=[HERE, *still, *voxels, *narrow])
     run = train(space, config, device="cpu", jobs=1)
     assert run.metrics()[-1]["visible_miou"] > 90
 
