@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ssl3d.cli import console, options
-from ssl3d.cli.commands import bench_gains
+from ssl3d.cli.commands import bench_gains, bench_sparse
 from ssl3d.pipeline.machine import package_versions, processor_name, usable_cores
 
 EPILOG = """\
@@ -156,6 +156,7 @@ def streets(
 
 
 app.command(epilog=bench_gains.EPILOG)(bench_gains.gains)
+app.command(epilog=bench_sparse.EPILOG)(bench_sparse.sparse)
 
 
 def finish(rows: list[dict[str, Any]], machine: dict[str, Any], json_file: Path | None, start: float) -> None:
@@ -199,8 +200,8 @@ def draw(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> None:
             escape(str(row["name"])),
             escape(str(row["rival"])),
             f"{row['ours']:.4g} {row['unit']}",
-            f"{row['theirs']:.4g} {row['unit']}",
-            f"[{'green' if row['ratio'] >= 1 else 'yellow'}]{row['ratio']:.2f}[/]",
+            "-" if row["theirs"] is None else f"{row['theirs']:.4g} {row['unit']}",
+            "-" if row["ratio"] is None else f"[{'green' if row['ratio'] >= 1 else 'yellow'}]{row['ratio']:.2f}[/]",
         )
         for row in rows
     ]
