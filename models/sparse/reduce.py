@@ -196,19 +196,19 @@ def _max_one_to_one(values: Tensor, rows: RowMap) -> tuple[Tensor, Tensor]:
 def _max_grouped(values: Tensor, rows: RowMap) -> tuple[Tensor, Tensor]:
     """As ``reduce_numba.max_rows`` for one list whose targets repeat."""
     (source, target), channels = rows.pairs[0], values.shape[1]
+    out = values.new_full((rows.num_out, channels), -torch.inf)
+    if not len(source):
+        return out, torch.full_like(out, -1, dtype=torch.int32)
     index = target.long()[:, None].expand(-1, channels)
     picked = values.index_select(0, source)
-    # the place in the list, so that the first of equal values wins
-    place = torch.arange(len(source), device=values.device)[:, None].expand(-1, channels)
-    out = values.new_full((rows.num_out, channels), -torch.inf)
     out.scatter_reduce_(0, index, picked, "amax")
     best = out.gather(0, index)
-    first = torch.full((rows.num_out, channels), len(source), device=values.device)
     won = (picked == best) | (picked.isnan() & best.isnan())
-    first.scatter_reduce_(0, index, place.where(won, len(source)), "amin")
+    # by the place in the list, so that the first of equal values wins
+    place = torch.arange(len(source), device=values.device)[:, None].where(won, len(source))
+    first = torch.full((rows.num_out, channels), len(source), device=values.device)
+    first.scatter_reduce_(0, index, place, "amin")
     none = first == len(source)
-    if not len(source):
-        return out, torch.full_like(first, -1, dtype=torch.int32)
     return out, source[first.masked_fill(none, 0)].masked_fill(none, -1)
 
 
