@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 GROUP = "ssl3d.backbones"
 
 _OWN = {
+    "cylinder3d": "ssl3d.models.backbones.cylinder3d",
+    "cylinder3d-lasermix": "ssl3d.models.backbones.cylinder3d",
+    "cylinder3d-micro": "ssl3d.models.backbones.cylinder3d",
     "minkunet14": "ssl3d.models.backbones.minkunet",
     "minkunet18": "ssl3d.models.backbones.minkunet",
     "minkunet34": "ssl3d.models.backbones.minkunet",
