@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssl3d.models.sparse.keys import COORDINATE_LIMIT, pack, unpack
+from ssl3d.models.sparse.keys import COORDINATE_LIMIT, FIELD_BITS, pack, unpack
 
 _CHUNK = 1 << 24
 
@@ -18,21 +18,18 @@ def find(keys: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
 
 def join(
     in_keys: Tensor, in_rows: Tensor, out_keys: Tensor, out_rows: Tensor, deltas: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As ``maps_numba.join``: rows of the input (P,) and output (P,) int32, begins (K + 1,) int64 on the CPU."""
-    begins = torch.zeros(len(deltas) + 1, dtype=torch.int64)
+) -> tuple[list[Tensor], list[Tensor]]:
+    """As ``maps_numba.join``, in one piece each: the rows of the input and of the output of each offset, int32."""
     if not (len(in_keys) and len(out_keys) and len(deltas)):
-        return in_rows[:0], out_rows[:0], begins
-    per_chunk = max(1, _CHUNK // len(out_keys))
-    ins, outs, counts = [], [], []
-    for chunk in deltas.split(per_chunk):
+        return [in_rows[:0]] * len(deltas), [out_rows[:0]] * len(deltas)
+    ins, outs = [], []
+    for chunk in deltas.split(max(1, _CHUNK // len(out_keys))):
         place, hit = find(in_keys, (out_keys[None] + chunk[:, None]).reshape(-1))
         which = hit.nonzero().squeeze(1)
-        ins.append(in_rows[place[which]])
-        outs.append(out_rows[which % len(out_keys)])
-        counts.append(hit.reshape(len(chunk), -1).sum(1))
-    begins[1:] = torch.cat(counts).cumsum(0)
-    return torch.cat(ins), torch.cat(outs), begins
+        sizes = hit.reshape(len(chunk), -1).sum(1).tolist()
+        ins += in_rows[place[which]].split(sizes)
+        outs += out_rows[which % len(out_keys)].split(sizes)
+    return ins, outs
 
 
 def lookup(keys: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
@@ -44,7 +41,10 @@ def lookup(keys: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
 
 
 def coarse_keys(keys: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """As ``maps_numba.coarse_keys``."""
+    """Keys of floor(coordinate / stride) * stride, in the order of ``keys`` (neither sorted nor unique)."""
+    axes, bits = len(stride), FIELD_BITS[len(stride)]
+    if all(s & (s - 1) == 0 for s in stride):  # a power of two: the lower bits of its field go
+        return keys & ~sum((s - 1) << bits * (axes - 1 - axis) for axis, s in enumerate(stride))
     coordinates = unpack(keys, len(stride)).long()
     step = torch.tensor([1, *stride], device=keys.device)
     return pack(torch.div(coordinates, step, rounding_mode="floor") * step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,10 +49,10 @@ def inserted(coordinates: Tensor, stride: Ints) -> CoordinateMap:
     return CoordinateMap(coordinates, keys, rows, stride)
 
 
-def floored(fine: CoordinateMap, stride: Ints, engine: Engine) -> CoordinateMap:
+def floored(fine: CoordinateMap, stride: Ints) -> CoordinateMap:
     """The sites floor(x / stride) * stride."""
     _check_stride(stride)
-    return _made(_coarse(fine, stride, engine), stride)
+    return _made(maps_torch.coarse_keys(fine.keys, stride), stride)
 
 
 def reached(
@@ -84,7 +85,7 @@ def generated(coarse: CoordinateMap, stride: Ints, kernel_size: Ints, step: Ints
 
 def parents(fine: CoordinateMap, coarse: CoordinateMap, engine: Engine) -> Tensor:
     """(n_fine,) int64: the row of floor(x / stride) * stride in ``coarse``, -1 for none."""
-    wanted = _coarse(fine, coarse.stride, engine)
+    wanted = maps_torch.coarse_keys(fine.keys, coarse.stride)
     if engine == "numba":
         from ssl3d.models.sparse import maps_numba
 
@@ -94,17 +95,6 @@ def parents(fine: CoordinateMap, coarse: CoordinateMap, engine: Engine) -> Tenso
     rows = torch.empty(len(fine), dtype=torch.int64, device=wanted.device)
     rows[fine.rows.long()] = found.long()
     return rows
-
-
-def _coarse(fine: CoordinateMap, stride: Ints, engine: Engine) -> Tensor:
-    """(n,) keys of floor(x / stride) * stride, in the order of the fine keys."""
-    if engine == "numba":
-        import numpy as np
-
-        from ssl3d.models.sparse import maps_numba
-
-        return torch.from_numpy(maps_numba.coarse_keys(fine.keys.numpy(), np.array(stride, np.int64)))
-    return maps_torch.coarse_keys(fine.keys, stride)
 
 
 def _made(keys: Tensor, stride: Ints) -> CoordinateMap:
@@ -131,7 +121,8 @@ def _check_stride(stride: Ints) -> None:
 
 
 def _sorted_unique(keys: Tensor) -> Tensor:
-    keys = keys.sort().values
+    # numpy sorts numbers with vector instructions
+    keys = torch.from_numpy(np.sort(keys.numpy())) if keys.device.type == "cpu" else keys.sort().values
     first = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
     torch.ne(keys[1:], keys[:-1], out=first[1:])
     return keys[first]
