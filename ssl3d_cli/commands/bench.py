@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ssl3d.cli import console, options
-from ssl3d.cli.commands import bench_gains, bench_sparse
+from ssl3d.cli.commands import bench_gains, bench_parity, bench_sparse
 from ssl3d.pipeline.machine import package_versions, processor_name, usable_cores
 
 EPILOG = """\
@@ -157,6 +157,7 @@ def streets(
 
 app.command(epilog=bench_gains.EPILOG)(bench_gains.gains)
 app.command(epilog=bench_sparse.EPILOG)(bench_sparse.sparse)
+app.command(epilog=bench_parity.EPILOG)(bench_parity.parity)
 
 
 def finish(rows: list[dict[str, Any]], machine: dict[str, Any], json_file: Path | None, start: float) -> None:
