@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl3d.models.sparse import cpu_kernels, parallel
-from ssl3d.models.sparse.cpu_kernels import FIELDS, GRAIN, LANES, WIDE
+from ssl3d.models.sparse.cpu_kernels import FIELDS, GRAIN, LANES, ROWS, WIDE
 
 if TYPE_CHECKING:
     from ssl3d.models.sparse.kernel_map import KernelMap
@@ -22,7 +22,9 @@ _BLOCK_BYTES = 2**19
 _CHUNK_BYTES = 2**14
 """Rows that one tile of weights is multiplied with after the other: half a first-level cache."""
 _BLOCKS_PER_THREAD = 4
-_GRADIENT_CHUNK_BYTES = 24576
+
+_GRADIENT_CHUNK = int(os.environ.get("GC", "128"))
+"""Pairs that are copied side by side."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +118,16 @@ def gradient(inputs: Tensor, outputs: Tensor, blocks: Blocks) -> Tensor:
     threads = torch.get_num_threads()
     column_groups = min(threads, -(-out_width // WIDE))
     row_groups = min(-(-threads // column_groups), max(width // 16, 1))
-    chunk = min(256, max(48, _GRADIENT_CHUNK_BYTES // (4 * max(width, 1))))
-    size = 4 * chunk * (width + WIDE) + 128
+    chunk = _GRADIENT_CHUNK
+    # panels of 6 and of 16 columns; see ``cpu_kernels.gradient``
+    size = 4 * (chunk * (width // ROWS + 1) * ROWS + (chunk + 1) * (out_width // WIDE + 1) * WIDE)
     scratch = torch.empty(column_groups * row_groups * size, dtype=torch.uint8)
     _run(
         cpu_kernels.gradient, column_groups * row_groups, blocks,
         grains_per_block=max(8, _BLOCK_BYTES * 3 // 2 // (4 * GRAIN * (width + out_width))), chunk=chunk,
         inputs=inputs.data_ptr(), in_width=width, outputs=outputs.data_ptr(), out_width=out_width,
         weights=found.data_ptr(), column_groups=column_groups, row_groups=row_groups,
-        scratch=scratch.data_ptr(), scratch_size=size // 64 * 64,
+        scratch=scratch.data_ptr(), scratch_size=size,
     )  # fmt: skip
     return found if columns == out_width else found[:, :, :columns].contiguous()
 

@@ -16,8 +16,10 @@ from ssl3d.models.sparse import cpu_tiles
 from ssl3d.models.sparse.cpu_tiles import (
     ROWS,
     clear,
-    copy_lanes,
+    copy_narrow,
     copy_one,
+    copy_rows,
+    copy_wide,
     narrow_gemm,
     narrow_outer,
     read_int,
@@ -117,36 +119,79 @@ def product(arguments):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _copy(source: int, target: int, count: int) -> None:  # of float32
-    i = 0
-    while i + LANES <= count:
-        copy_lanes(source + 4 * i, target + 4 * i)
-        i += LANES
-    while i < count:
-        copy_one(source + 4 * i, target + 4 * i)
-        i += 1
+def _copy_left(row: int, panel: int, stride: int, count: int) -> None:
+    """A row of ``count`` float32 into panels of ROWS columns, ``stride`` bytes apart."""
+    for _ in range(count // ROWS):
+        copy_rows(row, panel)
+        row += 4 * ROWS
+        panel += stride
+    for i in range(count % ROWS):
+        copy_one(row + 4 * i, panel + 4 * i)
+
+
+@_compiled
+def _copy_right(row: int, panel: int, stride: int, count: int) -> None:
+    """A row of ``count`` float32, a multiple of LANES, into panels of WIDE columns, ``stride`` bytes apart."""
+    for _ in range(count // WIDE):
+        copy_wide(row, panel)
+        row += 4 * WIDE
+        panel += stride
+    if count % WIDE:
+        copy_narrow(row, panel)
+
+
+@_compiled
+def _multiply_panels(
+    left: int,
+    stride_left: int,
+    rows: int,
+    right: int,
+    stride_right: int,
+    columns: int,
+    count: int,
+    out: int,
+    width: int,
+) -> None:
+    """out[:rows, :columns] += left.T @ right, both ``count`` pairs in panels."""
+    column = 0
+    while column < columns:
+        row, panel = 0, left
+        while row < rows:
+            number, here = min(rows - row, ROWS), out + 4 * (row * width + column)
+            if columns - column >= WIDE:
+                wide_outer(number, panel, right, count, here, width)
+            else:
+                narrow_outer(number, panel, right, count, here, width)
+            row += ROWS
+            panel += stride_left
+        column += WIDE
+        right += stride_right
 
 
 @_tasks
 def gradient(arguments):  # type: ignore[no-untyped-def]
     """weights[k] += inputs[source].T @ outputs[target], a task some rows and some tiles of columns of every weights[k].
 
-    Pairs are copied side by side first, a chunk at a time: the inputs' rows whole, the outputs' a tile of columns.
+    Pairs are first copied side by side, a chunk at a time, in panels of as many columns as a tile has.
     """
     a = numba.carray(arguments, (len(FIELDS),))
     volume, identity, width, out_width = a[_VOLUME], a[_IDENTITY], a[_IN_WIDTH], a[_OUT_WIDTH]
     tiles = (out_width + LANES) // WIDE
+    stride_left, stride_right = a[_CHUNK] * 4 * ROWS, a[_CHUNK] * 4 * WIDE + 64  # no power of two
     while True:
         task = take_one(a.ctypes.data)
         if task >= a[_TASKS]:
             return
-        left = a[_SCRATCH] + task * a[_SCRATCH_SIZE]
+        right = a[_SCRATCH] + task * a[_SCRATCH_SIZE]
         column_group, row_group = task % a[_COLUMN_GROUPS], task // a[_COLUMN_GROUPS]
         first_tile = tiles * column_group // a[_COLUMN_GROUPS]
         last_tile = tiles * (column_group + 1) // a[_COLUMN_GROUPS]
+        first_column = WIDE * first_tile
+        columns = min(WIDE * last_tile, out_width) - first_column
         first_row = width * row_group // a[_ROW_GROUPS]
         rows = width * (row_group + 1) // a[_ROW_GROUPS] - first_row
-        right = left + (4 * a[_CHUNK] * rows + 63) // 64 * 64
+        left = right + stride_right * (last_tile - first_tile)
+        inputs, outputs = a[_INPUTS] + 4 * first_row, a[_OUTPUTS] + 4 * first_column
         grain = 0
         while grain < a[_GRAINS]:
             end_grain = min(grain + a[_GRAINS_PER_BLOCK], a[_GRAINS])
@@ -160,22 +205,14 @@ def gradient(arguments):  # type: ignore[no-untyped-def]
                 while begin < end:
                     count = min(end - begin, a[_CHUNK])
                     for i in range(count):
-                        row = read_int(source + 4 * (begin + i))
-                        _copy(a[_INPUTS] + 4 * (row * width + first_row), left + 4 * i * rows, rows)
-                    for tile in range(first_tile, last_tile):
-                        column = WIDE * tile
-                        out = a[_WEIGHTS] + 4 * ((k * width + first_row) * out_width + column)
-                        columns = min(WIDE, out_width - column)
-                        for i in range(count):
-                            row = read_int(target + 4 * (begin + i))
-                            _copy(a[_OUTPUTS] + 4 * (row * out_width + column), right + 4 * i * columns, columns)
-                        row = 0
-                        while row < rows:
-                            number, here = min(rows - row, ROWS), out + 4 * row * out_width
-                            if columns == WIDE:
-                                wide_outer(number, left + 4 * row, rows, right, count, here, out_width)
-                            else:
-                                narrow_outer(number, left + 4 * row, rows, right, count, here, out_width)
-                            row += number
+                        row = inputs + 4 * width * read_int(source + 4 * (begin + i))
+                        _copy_left(row, left + 4 * ROWS * i, stride_left, rows)
+                    for i in range(count):
+                        row = outputs + 4 * out_width * read_int(target + 4 * (begin + i))
+                        _copy_right(row, right + 4 * WIDE * i, stride_right, columns)
+                    _multiply_panels(
+                        left, stride_left, rows, right, stride_right, columns, count,
+                        a[_WEIGHTS] + 4 * ((k * width + first_row) * out_width + first_column), out_width,
+                    )  # fmt: skip
                     begin += count
             grain = end_grain

@@ -86,6 +86,14 @@ def _vectors(builder: Any, row: Any, count: int) -> list[Any]:
     return [builder.load(_vector_at(builder, row, _int(v * LANES)), align=4) for v in range(count)]
 
 
+def _prefetch(builder: Any, rows: list[Any]) -> None:
+    """For rows whose turn comes after a loop."""
+    kind = ir.FunctionType(ir.VoidType(), [_BYTE, _I32, _I32, _I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    for row in rows:
+        builder.call(function, [builder.bitcast(row, _BYTE), _I32(1), _I32(3), _I32(1)])
+
+
 def _add_to(builder: Any, rows: list[Any], vectors: int, sums: list[Any]) -> None:
     for r, row in enumerate(rows):
         for v in range(vectors):
@@ -123,14 +131,11 @@ def _gemm(vectors: int) -> Any:
             rows, a, a_rows, a_width, b, depth, out, out_rows, out_width = args
             a, b, out = (builder.inttoptr(address, _F32.as_pointer()) for address in (a, b, out))
             a_rows, out_rows = (builder.inttoptr(address, _I32.as_pointer()) for address in (a_rows, out_rows))
-            fetch = ir.FunctionType(ir.VoidType(), [_BYTE, _I32, _I32, _I32])
-            prefetch = cgutils.get_or_insert_function(builder.module, fetch, "llvm.prefetch.p0")
 
             def emit(number: int) -> None:
                 sources = [_row(builder, a, a_rows, _int(r), a_width) for r in range(number)]
                 targets = [_row(builder, out, out_rows, _int(r), out_width) for r in range(number)]
-                for target in targets:  # their turn comes after the loop
-                    builder.call(prefetch, [builder.bitcast(target, _BYTE), _I32(1), _I32(3), _I32(1)])
+                _prefetch(builder, targets)
 
                 def body(i: Any, sums: list[Any]) -> list[Any]:
                     right = _vectors(builder, builder.gep(b, [builder.mul(i, _int(vectors * LANES))]), vectors)
@@ -147,27 +152,28 @@ def _gemm(vectors: int) -> Any:
 
 
 def _outer(vectors: int) -> Any:
-    def outer(typingctx, rows, a, a_width, b, count, out, out_width):  # type: ignore[no-untyped-def]
-        """out[r, :columns] += sum over i < count of a[i, r] * b[i, :columns], for r < rows <= ROWS."""
+    def outer(typingctx, rows, a, b, count, out, out_width):  # type: ignore[no-untyped-def]
+        """out[r, :columns] += sum over i < count of a[i, r] * b[i, :columns] for r < rows <= ROWS;
+        a has ROWS columns and b 2 * LANES."""
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            rows, a, a_width, b, count, out, out_width = args
+            rows, a, b, count, out, out_width = args
             a, b, out = (builder.inttoptr(address, _F32.as_pointer()) for address in (a, b, out))
 
             def emit(number: int) -> None:
                 def body(i: Any, sums: list[Any]) -> list[Any]:
-                    left = builder.gep(a, [builder.mul(i, a_width)])
-                    right = _vectors(builder, builder.gep(b, [builder.mul(i, _int(vectors * LANES))]), vectors)
+                    left = builder.gep(a, [builder.mul(i, _int(ROWS))])
+                    right = _vectors(builder, builder.gep(b, [builder.mul(i, _int(2 * LANES))]), vectors)
                     return _products(builder, [builder.gep(left, [_int(r)]) for r in range(number)], right, sums)
 
-                sums = _sum(builder, count, number * vectors, body)
                 targets = [builder.gep(out, [builder.mul(_int(r), out_width)]) for r in range(number)]
-                _add_to(builder, targets, vectors, sums)
+                _prefetch(builder, targets)
+                _add_to(builder, targets, vectors, _sum(builder, count, number * vectors, body))
 
             _for_rows(builder, rows, emit)
             return context.get_dummy_value()
 
-        return types.void(*(types.int64,) * 7), codegen
+        return types.void(*(types.int64,) * 6), codegen
 
     return _intrinsic(outer)
 
@@ -213,29 +219,28 @@ def clear(typingctx, address, size):  # type: ignore[no-untyped-def]
     return types.void(types.int64, types.int64), codegen
 
 
-@_intrinsic
-def copy_one(typingctx, source, target):  # type: ignore[no-untyped-def]
-    """Copies a number."""
+def _copy(*lanes: int) -> Any:
+    def copy(typingctx, source, target):  # type: ignore[no-untyped-def]
+        """Copies so many float32."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, target = (builder.inttoptr(address, _F32.as_pointer()) for address in args)
-        builder.store(builder.load(source), target)
-        return context.get_dummy_value()
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            source, target = (builder.inttoptr(address, _F32.as_pointer()) for address in args)
+            values, begin = [], 0
+            for count in lanes:
+                kind = ir.VectorType(_F32, count).as_pointer()
+                here, there = (builder.bitcast(builder.gep(end, [_int(begin)]), kind) for end in (source, target))
+                values.append((builder.load(here, align=4), there))
+                begin += count
+            for value, there in values:
+                builder.store(value, there, align=4)
+            return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64), codegen
+        return types.void(types.int64, types.int64), codegen
 
-
-@_intrinsic
-def copy_lanes(typingctx, source, target):  # type: ignore[no-untyped-def]
-    """Copies ``LANES`` numbers."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, target = (builder.inttoptr(address, _VECTOR.as_pointer()) for address in args)
-        builder.store(builder.load(source, align=4), target, align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), codegen
+    return _intrinsic(copy)
 
 
+copy_one, copy_narrow, copy_wide, copy_rows = _copy(1), _copy(LANES), _copy(LANES, LANES), _copy(4, 2)
+"""1, LANES, 2 * LANES and ROWS of them."""
 narrow_gemm, wide_gemm = _gemm(1), _gemm(2)
 narrow_outer, wide_outer = _outer(1), _outer(2)
