@@ -23,7 +23,7 @@ _CHUNK_BYTES = 2**14
 """Rows that one tile of weights is multiplied with after the other: half a first-level cache."""
 _BLOCKS_PER_THREAD = 4
 
-_GRADIENT_CHUNK = int(os.environ.get("GC", "128"))
+_GRADIENT_CHUNK = 128
 """Pairs that are copied side by side."""
 
 
