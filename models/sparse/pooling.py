@@ -36,8 +36,6 @@ class _PoolingBase(nn.Module):
         super().__init__()
         for value in (kernel_size, stride, dilation):
             ints(value, dimension or (1 if isinstance(value, int) else len(value)))
-        if _largest(kernel_size) == _largest(stride) == 1:
-            raise SparseTensorError("pooling: with kernel_size 1 and stride 1 the output would be the input")
         self.kernel_size, self.stride, self.dilation, self.dimension = kernel_size, stride, dilation, dimension
 
     def extra_repr(self) -> str:
@@ -197,7 +195,3 @@ class MaxUnpooling(nn.Module):
         engine = x.coordinate_manager.engine_for(x.device)
         out = reduce.add_to_winners(x.features, indices.contiguous(), len(like), engine)
         return x.with_features(out, like.coordinate_map_key)
-
-
-def _largest(value: int | Ints) -> int:
-    return value if isinstance(value, int) else max(value)

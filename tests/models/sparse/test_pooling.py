@@ -77,7 +77,7 @@ def test_worked_numbers_in_one_dimension(engine: str) -> None:
 @ENGINES
 @pytest.mark.parametrize("axes", [2, 3, 4])
 @pytest.mark.parametrize(
-    ("size", "stride", "dilation"), [(2, 2, 1), (3, 3, 1), (3, 2, 1), (3, 1, 2), (4, 2, 1), (1, 2, 1)]
+    ("size", "stride", "dilation"), [(2, 2, 1), (3, 3, 1), (3, 2, 1), (3, 1, 2), (4, 2, 1), (1, 2, 1), (1, 1, 1)]
 )
 def test_equal_to_a_loop(axes: int, size: int, stride: int, dilation: int, engine: str) -> None:
     x = random_tensor(axes, engine, size=5, share=0.2 if axes == 4 else 0.4)
@@ -140,7 +140,9 @@ def test_gradients(size: int, stride: int, engine: str) -> None:
     for layer in layers:
         features = x.F.clone().requires_grad_()
         assert torch.autograd.gradcheck(lambda f, layer=layer: layer(x.with_features(f)).F, features)
-        assert torch.autograd.gradgradcheck(lambda f, layer=layer: layer(x.with_features(f)).F, features)
+        assert torch.autograd.gradgradcheck(
+            lambda f, layer=layer: layer(x.with_features(f)).F, features, fast_mode=True
+        )
     features = coarse.F.clone().requires_grad_()
     back = PoolingTranspose(size, stride)
     assert torch.autograd.gradcheck(lambda f: back(coarse.with_features(f)).F, features)
@@ -277,8 +279,6 @@ def test_maps_are_shared_and_freed_with_the_manager() -> None:
 
 def test_misuse_is_explained() -> None:
     x = on_line([0, 1], [1.0, 2.0])
-    with pytest.raises(SparseTensorError, match="would be the input"):
-        SumPooling(1)
     with pytest.raises(SparseTensorError, match="at least 1"):
         SumPooling(0, 2)
     with pytest.raises(SparseTensorError, match="one for each of 3 axes"):
