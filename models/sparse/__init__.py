@@ -1,6 +1,7 @@
 """The sparse-convolution engine: MinkowskiEngine's vocabulary, numerics and parameter names, in torch and numba."""
 
 from ssl3d.models.sparse.errors import SparseTensorError
+from ssl3d.models.sparse.field import TensorField
 from ssl3d.models.sparse.global_pooling import (
     Broadcast,
     BroadcastAddition,
@@ -10,6 +11,7 @@ from ssl3d.models.sparse.global_pooling import (
     GlobalMaxPooling,
     GlobalSumPooling,
 )
+from ssl3d.models.sparse.interpolate import Interpolation, interpolate
 from ssl3d.models.sparse.kernel_map import KernelMap, kernel_offsets
 from ssl3d.models.sparse.manager import CoordinateManager, CoordinateMapKey
 from ssl3d.models.sparse.modules import BatchNorm, Convolution, ConvolutionTranspose, ReLU
@@ -19,7 +21,7 @@ from ssl3d.models.sparse.pruning import Pruning
 from ssl3d.models.sparse.regions import region_gather, region_max, region_mean, region_sum
 from ssl3d.models.sparse.tensor import SparseTensor
 from ssl3d.models.sparse.union import Union, cat
-from ssl3d.models.sparse.voxelize import voxel_mean, voxelize
+from ssl3d.models.sparse.voxelize import unique_voxels, voxel_mean, voxel_reduce, voxelize
 
 __all__ = [
     "AvgPooling",
@@ -36,6 +38,7 @@ __all__ = [
     "GlobalMaxPooling",
     "GlobalSumPooling",
     "InstanceNorm",
+    "Interpolation",
     "KernelMap",
     "MaxPooling",
     "MaxUnpooling",
@@ -46,13 +49,17 @@ __all__ = [
     "SparseTensorError",
     "StableInstanceNorm",
     "SumPooling",
+    "TensorField",
     "Union",
     "cat",
+    "interpolate",
     "kernel_offsets",
     "region_gather",
     "region_max",
     "region_mean",
     "region_sum",
+    "unique_voxels",
     "voxel_mean",
+    "voxel_reduce",
     "voxelize",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch import Tensor
 from ssl3d.models.sparse.errors import SparseTensorError
 from ssl3d.models.sparse.kernel_map import Ints
 from ssl3d.models.sparse.manager import CoordinateManager, CoordinateMapKey
+
+if TYPE_CHECKING:
+    from ssl3d.models.sparse.field import TensorField
 
 _LARGEST_GRID = 1 << 32
 """Numbers in a dense grid that ``dense`` agrees to make (16 GiB of float32)."""
@@ -124,6 +128,10 @@ class SparseTensor:
             coordinate_map_key=key or self.coordinate_map_key,
             coordinate_manager=self.coordinate_manager,
         )
+
+    def slice(self, field: TensorField) -> Tensor:
+        """(P, C): for every point of ``field`` the features of its voxel; see ``TensorField.slice``."""
+        return field.slice(self)
 
     def dense(
         self,
