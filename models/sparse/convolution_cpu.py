@@ -89,7 +89,7 @@ def product(inputs: Tensor, weights: Tensor, blocks: Blocks) -> Tensor:
         (blocks.rows, O).
     """
     columns = weights.shape[2]
-    weights = F.pad(weights, (0, -columns % LANES))
+    weights = _padded(weights)
     width, out_width = weights.shape[1:]
     out = inputs.new_empty(blocks.rows, out_width)
     packed = _pack(weights)
@@ -112,7 +112,7 @@ def gradient(inputs: Tensor, outputs: Tensor, blocks: Blocks) -> Tensor:
         outputs: (blocks.rows, O) float32, contiguous.
     """
     columns = outputs.shape[1]
-    outputs = F.pad(outputs, (0, -columns % LANES))
+    outputs = _padded(outputs)
     width, out_width = inputs.shape[1], outputs.shape[1]
     found = inputs.new_zeros(blocks.volume, width, out_width)
     threads = torch.get_num_threads()
@@ -130,6 +130,12 @@ def gradient(inputs: Tensor, outputs: Tensor, blocks: Blocks) -> Tensor:
         scratch=scratch.data_ptr(), scratch_size=size,
     )  # fmt: skip
     return found if columns == out_width else found[:, :, :columns].contiguous()
+
+
+def _padded(matrices: Tensor) -> Tensor:
+    """Columns of zeros up to a multiple of LANES."""
+    missing = -matrices.shape[-1] % LANES
+    return F.pad(matrices, (0, missing)) if missing else matrices
 
 
 def _run(function: Any, tasks: int, blocks: Blocks, **fields: int) -> None:
