@@ -6,6 +6,7 @@ import importlib
 import itertools
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -30,7 +31,8 @@ else:
 
 DOCS = Path(__file__).parents[1] / "docs"
 EXAMPLE = "add-a-method.md"
-PAGES = [name for name in ("architecture.md", EXAMPLE, "benchmarks.md") if (DOCS / name).exists()]
+ENGINE = "../models/sparse/README.md"
+PAGES = [name for name in ("architecture.md", EXAMPLE, "benchmarks.md", ENGINE) if (DOCS / name).exists()]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# (\S+\.(?:py|toml))(?:, continued)?\n")
 SMALLER = {
@@ -47,15 +49,20 @@ def blocks(page: str, language: str) -> list[str]:
     return [body for name, body in found if name == language]
 
 
-def write_package(folder: Path) -> Path:
-    """The files of the example, and beside them what pip would leave of its metadata."""
+def write_files(page: str, folder: Path) -> None:
+    """The files that the blocks of a page make up."""
     files: dict[str, list[str]] = {}
-    for body in [*blocks(EXAMPLE, "toml"), *blocks(EXAMPLE, "python")]:
+    for body in [*blocks(page, "toml"), *blocks(page, "python")]:
         head = FILE.match(body)
         assert head, f"this block does not say which file it belongs to: {body[:60]}"
         files.setdefault(head[1], []).append(body[head.end() :])
     for name, parts in files.items():
-        (folder / name).write_text("\n".join(parts), encoding="utf-8")
+        (folder / name).write_text("\n\n".join(part.strip("\n") + "\n" for part in parts), encoding="utf-8")
+
+
+def write_package(folder: Path) -> Path:
+    """The files of the example, and beside them what pip would leave of its metadata."""
+    write_files(EXAMPLE, folder)
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     info.mkdir()
@@ -129,6 +136,17 @@ def test_its_commands_do_what_the_page_says(
     assert product.exists()
 
 
+def test_the_operator_of_the_engine_s_page_passes_its_tests_and_its_first_example_prints_what_it_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_files(ENGINE, tmp_path)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "test_channelwise.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    runpy.run_path(str(tmp_path / "look.py"))
+    assert [capsys.readouterr().out] == blocks(ENGINE, "")
+
+
 # ---------------------------------------------------------------- what is named
 
 
@@ -179,15 +197,16 @@ def test_every_command_exists_with_its_options(page: str, package: Path) -> None
 def test_every_file_exists(page: str, repository: Path) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):
-        assert (DOCS / target).exists(), f"{page} links to {target}"
+        assert ((DOCS / page).parent / target).exists(), f"{page} links to {target}"
     ours = {path.name for path in repository.iterdir()}
     for name in inline(page):
         if re.fullmatch(r"[\w.*-]+/[\w./*-]*", name) and name.split("/")[0] in ours:
             assert any(repository.glob(name.rstrip("/"))), f"{page} names {name}"
 
 
-def test_the_drawing_is_sound_and_names_files_that_exist(repository: Path) -> None:
-    root = ElementTree.parse(DOCS / "pictures" / "architecture.svg").getroot()
+@pytest.mark.parametrize("drawing", ["architecture.svg", "sparse-engine.svg"])
+def test_the_drawing_is_sound_and_names_files_that_exist(drawing: str, repository: Path) -> None:
+    root = ElementTree.parse(DOCS / "pictures" / drawing).getroot()
     texts = [node.text or "" for node in root.iter("{http://www.w3.org/2000/svg}text")]
     files = [text for text in texts if text.endswith(".py") and "<" not in text and ":" not in text]
     assert len(files) > 5
