@@ -97,7 +97,7 @@ def compare(case: str, ours: Side, theirs: Side, seed: int = 0) -> list[Row]:
     """
     order = matched(ours.out.coordinates, theirs.out.coordinates)
     rows = [row(case, "output", ours.out.values, theirs.out.values[order], f"{len(order)} sites")]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(~seed)  # not the numbers that the features are
     weights = torch.randn(ours.out.values.shape, generator=generator, dtype=ours.out.values.dtype)
     moved = torch.empty_like(weights)
     moved[order] = weights

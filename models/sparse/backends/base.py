@@ -57,6 +57,14 @@ class Backend(Protocol):
         ...
 
 
+def result_type(features: Tensor) -> torch.dtype:
+    """What a convolution of these features gives: under autocast its type, else that of the features."""
+    device = features.device.type
+    if torch.is_autocast_enabled(device) and features.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return features.dtype
+
+
 class Native:
     """The engine of this package: any device, any precision."""
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import collections
 import collections.abc
+import warnings
 from functools import lru_cache
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from ssl3d.data.errors import UsageError
 from ssl3d.models.sparse import functional
-from ssl3d.models.sparse.backends.base import Link, PerManager
+from ssl3d.models.sparse.backends.base import Link, PerManager, result_type
 from ssl3d.models.sparse.manager import CoordinateManager, CoordinateMapKey
 
 _GONE = ("Sequence", "Mapping", "Iterable", "Callable")
@@ -32,7 +34,9 @@ def library() -> ModuleType:
         if not hasattr(collections, name):
             setattr(collections, name, getattr(collections.abc, name))
     try:
-        import MinkowskiEngine
+        with warnings.catch_warnings():  # it says that it was built for the CPU, as it was meant to be
+            warnings.simplefilter("ignore")
+            import MinkowskiEngine
     except ModuleNotFoundError as error:
         if error.name != "MinkowskiEngine":
             raise _unusable(error) from error
@@ -79,6 +83,7 @@ class Minkowski:
 
     def __init__(self) -> None:
         self.engine: Any = library()
+        self._mode = import_module("MinkowskiEngineBackend._C").ConvolutionMode.DEFAULT
         self.library = f"MinkowskiEngine {self.engine.__version__}"
         self._mirrors: PerManager[_Mirror] = PerManager(lambda _: _Mirror())
 
@@ -92,7 +97,7 @@ class Minkowski:
             )
 
     def convolution(self, features: Tensor, weight: Tensor, link: Link) -> Tensor:
-        """Half types are computed in float32, as it knows none; the result has the type of the features."""
+        """Half types are computed in float32, as it knows none."""
         self.check(features.device, torch.is_grad_enabled())
         sizes = len(link.manager.map(link.in_key)), len(link.manager.map(link.out_key))
         if not all(sizes):  # it takes no map without sites
@@ -116,11 +121,11 @@ class Minkowski:
             features.to(dtype).contiguous(),
             weight.to(dtype).contiguous(),
             generator,
-            self.engine.ConvolutionMode.DEFAULT,
+            self._mode,
             *keys,
             mirror.manager,
         )
-        return out.to(features.dtype)
+        return out.to(result_type(features))
 
 
 @lru_cache(maxsize=1)

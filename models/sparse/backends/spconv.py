@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ssl3d.data.errors import UsageError
 from ssl3d.models.sparse import functional
-from ssl3d.models.sparse.backends.base import Link, PerManager
+from ssl3d.models.sparse.backends.base import Link, PerManager, result_type
 from ssl3d.models.sparse.kernel_map import KernelMap
 from ssl3d.models.sparse.manager import CoordinateManager
 
@@ -111,8 +111,7 @@ class Spconv:
         kernel_map = link.kernel_map
         if not kernel_map.num_pairs:  # it fails on a map without a pair
             return functional.convolution(features, weight, kernel_map)
-        autocast = torch.is_autocast_enabled(device.type) and features.dtype != torch.float64
-        wanted = torch.get_autocast_dtype(device.type) if autocast else features.dtype
+        wanted = result_type(features)
         wide = wanted == torch.bfloat16 or (wanted == torch.float16 and device.type == "cpu")
         dtype = torch.float32 if wide else wanted
         lists = self._pair_lists(link, kernel_map, device)

@@ -22,9 +22,13 @@ from ssl3d.models.backbones.voxels import VoxelInputs
 from ssl3d.models.sparse import BatchNorm, Convolution, ConvolutionTranspose, CoordinateManager, ReLU, SparseTensor
 from ssl3d.models.sparse.backends import chosen_backend, use_backend
 
-pytestmark = pytest.mark.skipif(
-    find_spec("MinkowskiEngine") is None, reason="MinkowskiEngine is not installed here (make minkowski, make test-all)"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        find_spec("MinkowskiEngine") is None,
+        reason="MinkowskiEngine is not installed here (make minkowski, make test-all)",
+    ),
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+]
 
 EXACT, ROUGH = 1e-11, 2e-5
 """Largest difference relative to the largest value: of float64, and of one operator in float32."""
@@ -65,7 +69,7 @@ def test_convolutions(case: LayerCase, seed: int, count: int, span: int, dtype: 
 
 
 @DTYPES
-@pytest.mark.parametrize("case", operator_cases(), ids=str)
+@pytest.mark.parametrize("case", list(operator_cases()), ids=str)
 def test_operators(case, dtype: torch.dtype) -> None:
     check(compare_operator(case, random_coordinates(3, 7), dtype))
 
