@@ -89,19 +89,17 @@ def batch() -> tuple[VoxelInputs, Tensor]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_are_the_same_function(name: str, batch: tuple[VoxelInputs, Tensor]) -> None:
-    """In float64: logits, every weight's gradient, running statistics. One state dict for both, there and back."""
+    """Logits, every weight's gradient, running statistics. One state dict for both, there and back.
+
+    In float32 rounding changes the sign of a few inputs of ReLUs, where the derivative jumps; with the signs of float64
+    the gradients agree, too.
+    """
     torch.manual_seed(0)
     ours = Segmenter(make_backbone(name), CLASSES)
-    check(pass_rows(name, *both(ours, torch.float64, *batch)), 1e-9)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_networks_agree_in_float32(name: str, batch: tuple[VoxelInputs, Tensor]) -> None:
-    torch.manual_seed(0)
-    ours = Segmenter(make_backbone(name), CLASSES)
-    logits = pass_rows(name, *both(ours, torch.float32, *batch))[0]
-    assert logits.quantity == "output"
-    check([logits], 1e-4)
+    exact = both(ours, torch.float64, *batch)
+    check(pass_rows(name, *exact), 1e-10)
+    check(pass_rows(name, *both(ours, torch.float32, *batch))[:1], 1e-4)
+    check(pass_rows(name, *both(ours, torch.float32, *batch, like=exact)), 1e-4)
 
 
 def test_weights_of_minkowski_engine_are_taken_over(batch: tuple[VoxelInputs, Tensor]) -> None:
