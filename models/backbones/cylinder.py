@@ -21,7 +21,7 @@ from ssl3d.models.backbones.base import Inputs, InputSpec, NoElementsError, coll
 from ssl3d.models.backbones.voxels import SiteInputs, point_feature
 from ssl3d.models.distributed import world_size
 from ssl3d.models.elements import ElementMap
-from ssl3d.models.sparse import SparseTensorError
+from ssl3d.models.sparse import SparseTensorError, region_max
 
 Floats = npt.NDArray[np.float64]
 Cells = tuple[int, int, int]
@@ -189,15 +189,8 @@ class PointEncoder(nn.Module):
             features, index = features[kept], index[kept]
         if self.training and len(features) < 2 and world_size() == 1:
             raise SparseTensorError("batch norm needs more than one point in the batch when it trains")
-        cells: Tensor = self.compress(cell_max(self.points(features), index, elements.num_elements))
+        cells: Tensor = self.compress(region_max(self.points(features), index, elements.num_elements))
         return cells
-
-
-def cell_max(values: Tensor, index: Tensor, count: int) -> Tensor:
-    """(P, C) per point -> (count, C) maximum per cell; every cell has a point. Equal maxima share the gradient."""
-    out = values.new_zeros(count, values.shape[1])
-    where = index[:, None].expand_as(values)
-    return out.scatter_reduce(0, where, values, "amax", include_self=False)
 
 
 def _spread(values: npt.NDArray[np.generic], rows: npt.NDArray[np.bool_], fill: int) -> npt.NDArray[np.generic]:

@@ -33,7 +33,15 @@ from ssl3d.models.backbones.cylinder import (
 from ssl3d.models.backbones.sparse_levels import SparseUNet
 from ssl3d.models.backbones.voxels import FEATURE_WIDTHS, Taps
 from ssl3d.models.config import Params
-from ssl3d.models.sparse import BatchNorm, Convolution, ConvolutionTranspose, SparseTensor, backends, cat
+from ssl3d.models.sparse import (
+    BatchNorm,
+    Convolution,
+    ConvolutionTranspose,
+    CoordinateMapKey,
+    SparseTensor,
+    backends,
+    cat,
+)
 
 Kernel = tuple[int, int, int]
 Norm = Callable[[int], BatchNorm]
@@ -156,16 +164,17 @@ class SharedConvolution(Convolution):
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, executed={self.executed}"
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
+    def forward(self, x: SparseTensor, coordinates: CoordinateMapKey | SparseTensor | None = None) -> SparseTensor:
         if self.executed == self.kernel_size:
-            return super().forward(x)
+            return super().forward(x, coordinates)
         # rho runs fastest in our order of weights, so its index 0 is every third of a 3x3x3
         weight = self.kernel[:: self.volume // math.prod(self.executed)]
         key = x.coordinate_map_key
+        out_key = key if coordinates is None else self._given_sites(x, coordinates)
         link = backends.Link(
-            x.coordinate_manager, key, key, self.executed, self.stride, self.dilation, transposed=False
+            x.coordinate_manager, key, out_key, self.executed, self.stride, self.dilation, transposed=False
         )
-        return x.with_features(backends.convolution(x.features, weight, link))
+        return x.with_features(backends.convolution(x.features, weight, link), out_key)
 
 
 class ActivatedConvolution(nn.Module):
@@ -178,7 +187,7 @@ class ActivatedConvolution(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         x = self.conv(x)
-        out: SparseTensor = self.norm(x.with_features(F.leaky_relu_(x.features, SLOPE)))
+        out: SparseTensor = self.norm(x.with_features(F.leaky_relu(x.features, SLOPE)))
         return out
 
 

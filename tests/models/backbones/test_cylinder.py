@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from ssl3d.data.errors import DataError
 from ssl3d.data.scan import IGNORE, View
@@ -19,7 +20,6 @@ from ssl3d.models.backbones.cylinder import (
     CylinderInputSpec,
     IgnoredVote,
     PointEncoder,
-    cell_max,
     cylindrical,
 )
 from ssl3d.models.elements import ElementMap
@@ -196,12 +196,14 @@ def test_encoder_has_the_published_parameters() -> None:
 
 
 def test_maximum_over_the_points_of_a_cell() -> None:
-    values = torch.tensor([[1.0, -2.0], [-3.0, 4.0], [-5.0, -6.0]], dtype=torch.float64, requires_grad=True)
-    index = torch.tensor([1, 1, 0])
-    assert cell_max(values, index, 2).tolist() == [[-5, -6], [1, 4]]
-    torch.autograd.gradcheck(lambda v: cell_max(v, index, 2), (values,))
-    (gradient,) = torch.autograd.grad(cell_max(values, index, 2).sum(), values)
-    assert gradient.tolist() == [[1, 0], [0, 1], [1, 1]]
+    """Point features (1, -2) and (-3, 4) in one cell are (1, 4); a point without a cell counts nowhere."""
+    encoder = PointEncoder(2, (2, 2, 2, 2), 2).eval()
+    encoder.points = nn.Sequential(nn.Identity())  # type: ignore[assignment]
+    encoder.compress = nn.Sequential(nn.Identity())  # type: ignore[assignment]
+    values = torch.tensor([[1.0, -2.0], [9.0, 9.0], [-3.0, 4.0], [-5.0, -6.0]], dtype=torch.float64, requires_grad=True)
+    elements = ElementMap(torch.tensor([1, -1, 1, 0]), 2)
+    assert encoder(values, elements).tolist() == [[-5, -6], [1, 4]]
+    torch.autograd.gradcheck(lambda v: encoder(v, elements), (values,))
 
 
 def test_identical_points_change_nothing_in_eval_mode(make_view: MakeView) -> None:
