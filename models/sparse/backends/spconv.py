@@ -7,6 +7,8 @@ are its own. Its weights are (O, K, I), ours (K, I, O).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -105,7 +107,7 @@ class Spconv:
             )
 
     def convolution(self, features: Tensor, weight: Tensor, link: Link) -> Tensor:
-        """On the CPU half types are computed in float32, on CUDA bfloat16 is: spconv knows no other way there."""
+        """On the CPU half types are computed in float32, and by one thread; on CUDA bfloat16 is."""
         device = features.device
         self.check(device, torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad))
         kernel_map = link.kernel_map
@@ -122,9 +124,10 @@ class Spconv:
 
     def _apply(self, features: Tensor, filters: Tensor, lists: PairLists, rows: int) -> Tensor:
         if features.device.type == "cpu":
-            out: Tensor = self._engine.indice_conv(
-                features, filters.detach(), lists.pairs, lists.counts, rows, subm=lists.submanifold
-            )
+            with _one_thread():
+                out: Tensor = self._engine.indice_conv(
+                    features, filters.detach(), lists.pairs, lists.counts, rows, subm=lists.submanifold
+                )
             return out
         functions = self._engine.functions
         function = functions.SubMConvFunction if lists.submanifold else functions.SparseConvFunction
@@ -137,6 +140,17 @@ class Spconv:
         if key not in made:
             made[key] = pair_lists(kernel_map, device)
         return made[key]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """With more threads spconv 2.3.8 adds to some rows on the CPU twice or not at all, others in every run."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _none(_: CoordinateManager) -> dict[object, PairLists]:

@@ -161,6 +161,25 @@ def test_spconv_infers_on_the_cpu(random_sites: Sites, dtype: torch.dtype) -> No
 
 
 @needs_spconv
+def test_spconv_is_right_with_several_threads(random_sites: Sites) -> None:
+    """Its own threads would give some rows wrong, others each time, on inputs this large."""
+    torch.manual_seed(0)
+    coordinates = random_sites(40, 0.3)
+    x, layer = SparseTensor(torch.randn(len(coordinates), 32), coordinates), Convolution(32, 32, 3)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.no_grad(), use_backend("spconv"):
+            results = [layer(x).F for _ in range(4)]
+        assert torch.get_num_threads() == 2
+        with torch.no_grad():
+            torch.testing.assert_close(results[0], layer(x).F, rtol=0, atol=1e-5)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(results[0], other) for other in results)
+
+
+@needs_spconv
 def test_spconv_does_not_train_on_the_cpu(random_sites: Sites) -> None:
     coordinates = random_sites(4)
     x = SparseTensor(torch.ones(len(coordinates), 2), coordinates)
