@@ -44,13 +44,17 @@ def times(a: Ints, b: Ints) -> Ints:
     return tuple(x * y for x, y in zip(a, b, strict=True))
 
 
-def kernel_offsets(kernel_size: Ints, step: Ints) -> list[Ints]:
-    """Offsets of a kernel in coordinate units, in the order of the weights. ``step``: tensor stride x dilation."""
-    axes = [
+def axis_offsets(kernel_size: Ints, step: Ints) -> list[list[int]]:
+    """Offsets of a kernel along each axis, in coordinate units. ``step``: tensor stride x dilation."""
+    return [
         [(i - (size // 2 if size % 2 else 0)) * gap for i in range(size)]
         for size, gap in zip(kernel_size, step, strict=True)
     ]
-    return [offset[::-1] for offset in product(*axes[::-1])]
+
+
+def kernel_offsets(kernel_size: Ints, step: Ints) -> list[Ints]:
+    """Offsets of a kernel in coordinate units, in the order of the weights. ``step``: tensor stride x dilation."""
+    return [offset[::-1] for offset in product(*axis_offsets(kernel_size, step)[::-1])]
 
 
 @dataclass(slots=True)

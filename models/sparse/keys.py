@@ -8,6 +8,8 @@ limit is 6.5 km from the origin at voxels of 0.05 m.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -63,13 +65,17 @@ def unpack(keys: Tensor, axes: int) -> Tensor:
     return torch.stack(fields, 1).to(torch.int32)
 
 
-def check_range(coordinates: Tensor) -> None:
-    """Raises ``SparseTensorError`` unless every coordinate fits a key. ``coordinates``: (n, 1 + D) integers."""
-    if not len(coordinates):
-        return
-    axes = coordinates.shape[1] - 1
-    low, high = torch.aminmax(coordinates, dim=0)
-    lowest, highest = low.tolist(), high.tolist()
+def coarse_mask(stride: tuple[int, ...]) -> int | None:
+    """What a key is masked with to floor each coordinate to a multiple of its stride; only for powers of two."""
+    axes = len(stride)
+    if any(s & (s - 1) for s in stride):
+        return None
+    return ~sum((s - 1) << FIELD_BITS[axes] * (axes - 1 - axis) for axis, s in enumerate(stride))
+
+
+def check_range(lowest: Sequence[int], highest: Sequence[int]) -> None:
+    """Raises ``SparseTensorError`` unless coordinates between these two [batch, x, ...] fit a key."""
+    axes = len(lowest) - 1
     if lowest[0] < 0 or highest[0] >= BATCH_LIMIT[axes]:
         raise SparseTensorError(
             f"batch indices have to be in 0..{BATCH_LIMIT[axes] - 1}",

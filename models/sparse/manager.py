@@ -59,15 +59,16 @@ class CoordinateManager:
             SparseTensorError: wrong shape, not integers, out of range, off the stride's grid, duplicates, a batch index
                 not under ``batch_size``, another device or number of axes than the manager's other sites.
         """
-        stride = sites.check_coordinates(coordinates, tensor_stride)
-        self._check_company(coordinates, len(stride))
+        engine = self.engine_for(coordinates.device)
+        self._check_company(coordinates)
+        stride = sites.check_coordinates(coordinates, tensor_stride, engine)
         coordinates = coordinates.detach().to(torch.int32).contiguous()
-        found = int(coordinates[:, 0].max()) + 1 if len(coordinates) else 0
+        found = 0 if not len(coordinates) else int(coordinates[:, 0].max()) + 1
         if batch_size is not None and found > batch_size:
             raise SparseTensorError(
                 "a batch index is not under the batch size", where={"index": found - 1, "batch size": batch_size}
             )
-        key = self._new_family(stride, sites.inserted(coordinates, stride))
+        key = self._new_family(stride, sites.inserted(coordinates, stride, engine))
         self._batch_sizes[key.origin] = found if batch_size is None else batch_size
         return key
 
@@ -98,7 +99,7 @@ class CoordinateManager:
         fine = self.map(key)
         new = CoordinateMapKey(times(key.stride, ints(stride, len(key.stride))), key.origin)
         if new not in self._maps:
-            self._maps[new] = sites.floored(fine, new.stride)
+            self._maps[new] = sites.floored(fine, new.stride, self.engine_for(fine.keys.device))
         return new
 
     def reached(
@@ -139,8 +140,8 @@ class CoordinateManager:
         limits = None if bounds is None else ints(bounds, axes)
         name = ("generated", key, factor, size, spread, limits)
         if name not in self._derived:
-            fine = _divided(key.stride, factor)
-            made = sites.generated(coarse, fine, size, times(fine, spread), limits)
+            fine, engine = _divided(key.stride, factor), self.engine_for(coarse.keys.device)
+            made = sites.generated(coarse, fine, size, times(fine, spread), limits, engine)
             self._derived[name] = self._new_family(fine, made, key)
         return self._derived[name]
 
@@ -195,17 +196,18 @@ class CoordinateManager:
             self._sources[key.origin] = source
         return key
 
-    def _check_company(self, coordinates: Tensor, axes: int) -> None:
+    def _check_company(self, coordinates: Tensor) -> None:
         """All sites of a manager have as many axes and lie on one device."""
         if self._engine == "numba" and coordinates.device.type != "cpu":
             raise SparseTensorError("the numba engine works on the CPU only", where={"device": coordinates.device})
-        for key, other in self._maps.items():
-            if len(key.stride) != axes or other.keys.device != coordinates.device:
+        for other in self._maps.values():
+            known = other.coordinates
+            if known.shape[1:] != coordinates.shape[1:] or known.device != coordinates.device:
                 raise SparseTensorError(
                     "all sites of a manager have the same number of axes and lie on the same device",
                     where={
-                        "new": f"{axes} axes, {coordinates.device}",
-                        "known": f"{len(key.stride)} axes, {other.keys.device}",
+                        "new": f"{tuple(coordinates.shape)}, {coordinates.device}",
+                        "known": f"{tuple(known.shape)}, {known.device}",
                     },
                 )
 

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from ssl3d.models.sparse.keys import COORDINATE_LIMIT, FIELD_BITS
+from ssl3d.models.sparse.keys import COORDINATE_LIMIT, FIELD_BITS, coarse_mask
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -127,6 +127,109 @@ def lookup(keys: I64, rows: I32, wanted: I64) -> I32:
         i = np.searchsorted(keys, wanted[j])
         out[j] = rows[i] if i < len(keys) and keys[i] == wanted[j] else -1
     return out
+
+
+@numba.njit(cache=True, nogil=True)
+def pack(coordinates: npt.NDArray[np.integer]) -> I64:
+    """(n, 1 + D) [batch, x, ...], within the limits -> (n,) keys."""
+    axes = coordinates.shape[1] - 1
+    bits = _BITS[axes]
+    half = np.int64(1) << (bits - 1)
+    out = np.empty(len(coordinates), np.int64)
+    for i in range(len(out)):
+        key = np.int64(coordinates[i, 0])
+        for axis in range(1, axes + 1):
+            key = (key << bits) + coordinates[i, axis] + half
+        out[i] = key
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def unpack(keys: I64, axes: int) -> I32:
+    """(n,) keys -> (n, 1 + axes) coordinates."""
+    bits = _BITS[axes]
+    mask = (np.int64(1) << bits) - 1
+    half = np.int64(1) << (bits - 1)
+    out = np.empty((len(keys), 1 + axes), np.int32)
+    for i in range(len(keys)):
+        key = keys[i]
+        for axis in range(axes, 0, -1):
+            out[i, axis] = (key & mask) - half
+            key >>= bits
+        out[i, 0] = key
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def extent(coordinates: npt.NDArray[np.integer]) -> tuple[I64, I64]:
+    """(n, W), n > 0 -> the smallest and the largest number of each column."""
+    low, high = coordinates[0].astype(np.int64), coordinates[0].astype(np.int64)
+    for i in range(len(coordinates)):
+        for c in range(coordinates.shape[1]):
+            low[c] = min(low[c], coordinates[i, c])
+            high[c] = max(high[c], coordinates[i, c])
+    return low, high
+
+
+def sorted_unique(keys: I64) -> I64:
+    """Each key once, ascending. (numpy sorts with vector instructions.)"""
+    keys = np.sort(keys)
+    first = np.ones(len(keys), np.bool_)
+    np.not_equal(keys[1:], keys[:-1], out=first[1:])
+    return keys[first]
+
+
+def coarse_keys(keys: I64, stride: tuple[int, ...]) -> I64:
+    """Keys of floor(coordinate / stride) * stride, in the order of ``keys`` (neither sorted nor unique)."""
+    mask = coarse_mask(stride)
+    if mask is not None:
+        return keys & np.int64(mask)
+    coordinates = unpack(keys, len(stride))
+    coordinates[:, 1:] -= coordinates[:, 1:] % np.array(stride, np.int32)
+    return pack(coordinates)
+
+
+@numba.njit(cache=True, nogil=True)
+def reach_keys(coordinates: I32, offsets: I64, sizes: I64, stride: I64, bounds: I64) -> I64:
+    """Keys of all multiples y of ``stride`` with y + o = x for a row x and an offset o, several times or once.
+
+    Args:
+        coordinates: (n, 1 + D).
+        offsets: (D, longest) offsets along each axis, of which ``sizes`` (D,) count.
+        stride: (D,).
+        bounds: (D,), only y in 0 <= y < bounds; or empty for all.
+    """
+    axes = len(stride)
+    bits = _BITS[axes]
+    half = np.int64(1) << (bits - 1)
+    parts = np.empty((axes, offsets.shape[1]), np.int64)
+    counts = np.empty(axes, np.int64)
+    out = np.empty(max(16, 2 * len(coordinates)), np.int64)
+    total = 0
+    for i in range(len(coordinates)):
+        number = 1
+        for axis in range(axes):
+            count = 0
+            for o in range(sizes[axis]):
+                y = coordinates[i, axis + 1] - offsets[axis, o]
+                if y % stride[axis] == 0 and (len(bounds) == 0 or 0 <= y < bounds[axis]):
+                    parts[axis, count] = (y + half) << bits * (axes - 1 - axis)
+                    count += 1
+            counts[axis] = count
+            number *= count
+        if total + number > len(out):
+            grown = np.empty(2 * (total + number), np.int64)
+            grown[:total] = out[:total]
+            out = grown
+        base = np.int64(coordinates[i, 0]) << bits * axes
+        for which in range(number):
+            key, rest = base, which
+            for axis in range(axes):
+                key += parts[axis, rest % counts[axis]]
+                rest //= counts[axis]
+            out[total + which] = key
+        total += number
+    return out[:total]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssl3d.models.sparse.keys import COORDINATE_LIMIT, FIELD_BITS, pack, unpack
+from ssl3d.models.sparse.keys import COORDINATE_LIMIT, coarse_mask, pack, unpack
 
 _CHUNK = 1 << 24
 
@@ -42,12 +42,42 @@ def lookup(keys: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
 
 def coarse_keys(keys: Tensor, stride: tuple[int, ...]) -> Tensor:
     """Keys of floor(coordinate / stride) * stride, in the order of ``keys`` (neither sorted nor unique)."""
-    axes, bits = len(stride), FIELD_BITS[len(stride)]
-    if all(s & (s - 1) == 0 for s in stride):  # a power of two: the lower bits of its field go
-        return keys & ~sum((s - 1) << bits * (axes - 1 - axis) for axis, s in enumerate(stride))
+    mask = coarse_mask(stride)
+    if mask is not None:
+        return keys & mask
     coordinates = unpack(keys, len(stride)).long()
     step = torch.tensor([1, *stride], device=keys.device)
     return pack(torch.div(coordinates, step, rounding_mode="floor") * step)
+
+
+def sorted_unique(keys: Tensor) -> Tensor:
+    """As ``maps_numba.sorted_unique``."""
+    keys = keys.sort().values
+    first = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
+    torch.ne(keys[1:], keys[:-1], out=first[1:])
+    return keys[first]
+
+
+def reach_keys(
+    coordinates: Tensor, offsets: list[tuple[int, ...]], stride: tuple[int, ...], bounds: tuple[int, ...] | None
+) -> Tensor:
+    """As ``maps_numba.reach_keys``, from all the kernel's offsets."""
+    coordinates = coordinates.long()
+    step = coordinates.new_tensor([1, *stride])
+    found = [coordinates.new_empty(0)]
+    for offset in offsets:
+        moved = coordinates - coordinates.new_tensor([0, *offset])
+        moved = moved[(moved % step == 0).all(1)]
+        found.append(pack(within(moved, bounds)))
+    return torch.cat(found)
+
+
+def within(coordinates: Tensor, bounds: tuple[int, ...] | None) -> Tensor:
+    """The rows in 0 <= x < bounds."""
+    if bounds is None:
+        return coordinates
+    x = coordinates[:, 1:]
+    return coordinates[((x >= 0) & (x < x.new_tensor(bounds))).all(1)]
 
 
 def voxel_keys(points: Tensor, batch: Tensor, voxel: Tensor, clip: Tensor) -> tuple[Tensor, int]:
