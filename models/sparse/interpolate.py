@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -83,17 +84,16 @@ def corners(x: SparseTensor, points: Tensor) -> tuple[Tensor, Tensor]:
     inside = ((cells >= -limit - steps) & (cells < limit)).all(1)
     cells = torch.where(inside[:, None], cells, 0.0).long()
     keys = pack(torch.cat([points[:, :1].detach().long(), cells], 1))
-    found = []
-    for offset in kernel_offsets((2,) * axes, stride):
-        wanted = keys + offset_key(offset)
-        if x.coordinate_manager.engine_for(x.device) == "numba":
-            from ssl3d.models.sparse import maps_numba
+    deltas = [offset_key(offset) for offset in kernel_offsets((2,) * axes, stride)]
+    if x.coordinate_manager.engine_for(x.device) == "numba":
+        from ssl3d.models.sparse import interpolate_numba
 
-            row = torch.from_numpy(maps_numba.lookup(sites.keys.numpy(), sites.rows.numpy(), wanted.numpy()))
-        else:
-            row = maps_torch.lookup(sites.keys, sites.rows, wanted)
-        found.append(row.to(torch.int32).masked_fill(~inside, -1))
-    return torch.stack(found, 1), weights
+        array, wanted = keys.numpy(), np.array(deltas, np.int64)
+        found = interpolate_numba.corner_rows(sites.keys.numpy(), sites.rows.numpy(), array, np.argsort(array), wanted)
+        rows = torch.from_numpy(found)
+    else:
+        rows = torch.stack([maps_torch.lookup(sites.keys, sites.rows, keys + delta) for delta in deltas], 1)
+    return rows.to(torch.int32).masked_fill(~inside[:, None], -1), weights
 
 
 class Interpolation(nn.Module):

@@ -12,7 +12,35 @@ import numpy as np
 import numpy.typing as npt
 
 I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
+
+
+@numba.njit(cache=True, nogil=True)
+def corner_rows(keys: I64, rows: I32, wanted: I64, order: I64, deltas: I64) -> I32:
+    """(P, K) the row of ``wanted[p] + deltas[k]``, -1 where that key is missing.
+
+    Args:
+        keys: (n,) sorted, unique.
+        rows: (n,) the row that each of them stands for.
+        wanted: (P,) in any order.
+        order: (P,) sorts ``wanted``: every corner is then one pass over both lists.
+        deltas: (K,) what each corner adds to a key.
+    """
+    out = np.full((len(wanted), len(deltas)), -1, np.int32)
+    if len(wanted) == 0:
+        return out
+    for k in range(len(deltas)):
+        i = np.searchsorted(keys, wanted[order[0]] + deltas[k])
+        for p in order:
+            key = wanted[p] + deltas[k]
+            while i < len(keys) and keys[i] < key:
+                i += 1
+            if i == len(keys):
+                break
+            if keys[i] == key:
+                out[p, k] = rows[i]
+    return out
 
 
 @numba.njit(cache=True, nogil=True)
