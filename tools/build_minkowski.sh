@@ -12,7 +12,7 @@ numpy='numpy==1.26.4'
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-install() { "$venv/bin/pip" install --quiet ${PIP_ARGS:-} "$@"; }
+install() { "$venv/bin/pip" install -qq ${PIP_ARGS:-} "$@"; } # quieter: its setup.py leaves what pip deplores
 
 built() { "$venv/bin/python" -c 'import importlib.metadata as m; m.version("MinkowskiEngine")' 2>/dev/null; }
 if ! built; then
