@@ -53,14 +53,14 @@ class TensorField:
                 "features and coordinates are on different devices",
                 where={"features": features.device, "coordinates": cells.device},
             )
-        stride = ints(tensor_stride, cells.shape[1] - 1)
-        check_coordinates(cells, 1)
-        if max(stride) > 1:
-            step = torch.tensor([1, *stride], device=cells.device)
-            cells = torch.div(cells.long(), step, rounding_mode="floor") * step
         self.features = features
         self.coordinate_manager = coordinate_manager or CoordinateManager()
         engine = self.coordinate_manager.engine_for(cells.device)
+        check_coordinates(cells, 1, engine)
+        stride = ints(tensor_stride, cells.shape[1] - 1)
+        if max(stride) > 1:
+            step = torch.tensor([1, *stride], device=cells.device)
+            cells = torch.div(cells.long(), step, rounding_mode="floor") * step
         unique, self.inverse = unique_voxels(cells, engine)
         self.coordinate_map_key: CoordinateMapKey = self.coordinate_manager.insert(unique, stride, batch_size)
 

@@ -92,7 +92,7 @@ def unique_voxels(coordinates: Tensor, engine: Engine | None = None) -> tuple[Te
     Raises:
         SparseTensorError: wrong shape, not integers, out of range.
     """
-    axes = len(check_coordinates(coordinates, 1))
+    axes = len(check_coordinates(coordinates, 1, _engine(coordinates, engine)))
     unique, inverse = _grouped(pack(coordinates.detach()), engine)
     return unpack(unique, axes), inverse
 
