@@ -162,7 +162,8 @@ def rows_of(tensor: Any) -> Rows:
 
 @dataclass(frozen=True)
 class LayerCase:
-    """A convolution between random sites. ``kernel``, ``stride`` and ``dilation`` as the layers take them."""
+    """A convolution between random sites. ``kernel``, ``stride`` and ``dilation``: as the layers take them.
+    ``generated``: a transposed one that makes its sites."""
 
     kernel: int | tuple[int, ...]
     stride: int = 1
@@ -171,9 +172,11 @@ class LayerCase:
     channels: tuple[int, int] = (16, 32)
     dimension: int = 3
     bias: bool = False
+    generated: bool = False
 
     def __str__(self) -> str:
         kind = "transposed convolution" if self.transposed else "convolution"
+        kind = f"generative {kind}" if self.generated else kind
         size = "x".join(map(str, (self.kernel,) if isinstance(self.kernel, int) else self.kernel))
         extra = f", dilation {self.dilation}" if self.dilation > 1 else ""
         wide = f"{self.channels[0]} to {self.channels[1]} channels"
@@ -200,8 +203,11 @@ def compare_layer(case: LayerCase, coordinates: Tensor, dtype: torch.dtype, seed
         if case.transposed
         else (Convolution, engine.MinkowskiConvolution)
     )
+    chosen = {}
+    if case.generated:
+        kinds, chosen = (ConvolutionTranspose, engine.MinkowskiGenerativeConvolutionTranspose), {"sites": "generated"}
     torch.manual_seed(seed)
-    layer = kinds[0](*case.channels, case.kernel, **options).to(dtype)
+    layer = kinds[0](*case.channels, case.kernel, **options, **chosen).to(dtype)
     other = kinds[1](*case.channels, kernel_size=kernel, **options).to(dtype)
     other.load_state_dict(layer.state_dict())
     layer.load_state_dict(other.state_dict())
@@ -219,6 +225,8 @@ def layer_cases() -> Iterator[LayerCase]:
             yield LayerCase(kernel, stride, dilation)
     for kernel, stride in product((1, 2, 3, 5), (2, 3)):
         yield LayerCase(kernel, stride, transposed=True)
+    for kernel in (2, 3):
+        yield LayerCase(kernel, 2, transposed=True, generated=True)
     for inputs, outputs in ((1, 64), (64, 1), (64, 64), (4, 7)):
         yield LayerCase(3, channels=(inputs, outputs), bias=True)
     yield LayerCase((3, 1, 3))

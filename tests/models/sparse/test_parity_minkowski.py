@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ssl3d.benchmarks.parity import LayerCase, Row, compare_layer, random_coordinates, row
-from ssl3d.benchmarks.parity_networks import CLASSES, NETWORKS, Reference, both, make_inputs, pass_rows
+from ssl3d.benchmarks.parity_networks import CLASSES, NETWORKS, Reference, both, make_inputs, pass_rows, wavy_ground
 from ssl3d.benchmarks.parity_operators import compare_interpolation, compare_operator, operator_cases
 from ssl3d.models.backbones.base import Segmenter
 from ssl3d.models.backbones.registry import make_backbone
 from ssl3d.models.backbones.voxels import VoxelInputs
 from ssl3d.models.sparse import BatchNorm, Convolution, ConvolutionTranspose, CoordinateManager, ReLU, SparseTensor
-from ssl3d.models.sparse.backends import chosen_backend, use_backend
+from ssl3d.models.sparse.backends import BackendName, chosen_backend, use_backend
 
 pytestmark = [
     pytest.mark.skipif(
@@ -66,6 +66,23 @@ def layers(dimension: int) -> st.SearchStrategy[LayerCase]:
 def test_convolutions(case: LayerCase, seed: int, count: int, span: int, dtype: torch.dtype) -> None:
     """Sites, output, gradients of input, weights and bias; one state dict for both."""
     check(compare_layer(case, random_coordinates(case.dimension, seed, count, span), dtype, seed))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    case=st.builds(
+        LayerCase,
+        kernel=st.sampled_from([1, 2, 3, (3, 1, 2)]),
+        stride=st.sampled_from([2, 3]),
+        dilation=st.sampled_from([1, 2]),
+        transposed=st.just(True),
+        generated=st.just(True),
+    ),
+    seed=st.integers(0, 10_000),
+    count=st.sampled_from([1, 40, 300]),
+)
+def test_generative_transposed_convolutions(case: LayerCase, seed: int, count: int) -> None:
+    check(compare_layer(case, random_coordinates(3, seed, count), torch.float64, seed))
 
 
 @DTYPES
@@ -116,6 +133,21 @@ def test_weights_of_minkowski_engine_are_taken_over(batch: tuple[VoxelInputs, Te
 
 
 # ---------------------------------------------------------------- the backend
+
+
+@pytest.mark.parametrize("backend", ["minkowski", "spconv"])
+@pytest.mark.parametrize("name", ["minkunet-micro", "spunet-micro", "cylinder3d-micro"])
+def test_backbones_on_every_backend(name: str, backend: BackendName) -> None:
+    if find_spec(backend) is None and backend == "spconv":
+        pytest.skip("spconv has no wheel for this machine")
+    torch.manual_seed(0)
+    network = Segmenter(make_backbone(name, {"scene": "outdoor"} if "spunet" in name else {}), CLASSES).eval()
+    inputs = network.backbone.input_spec.prepare([wavy_ground(2000, seed) for seed in (0, 1)])
+    with torch.no_grad():
+        ours = network(inputs).logits
+        with use_backend(backend):
+            theirs = network(inputs).logits
+    check([row(name, backend, ours, theirs)], 1e-4)
 
 
 def chain(dtype: torch.dtype) -> nn.Module:
