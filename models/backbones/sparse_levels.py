@@ -10,7 +10,7 @@ from ssl3d.models.sparse import Convolution
 
 
 class SparseUNet(Backbone):
-    """A U-Net of sparse convolutions over ``VoxelInputs``.
+    """A U-Net of sparse convolutions over ``SiteInputs``.
 
     Attributes:
         tap_names: ``enc0`` .. (down to the bottleneck), then ``dec1`` .. (up to tensor stride 1).
