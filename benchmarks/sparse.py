@@ -13,7 +13,7 @@ import importlib.util
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -68,12 +68,16 @@ class Bench:
     progress: Progress
     quick: bool = False
     guessed: frozenset[str] = frozenset()
+    failed: dict[str, SideError] = field(default_factory=dict)
+    """Measurements that could not be made, by name."""
     versions: dict[str, str] = field(default_factory=dict)
     libraries: dict[str, Library] = field(default_factory=dict)
 
-    def meet(self) -> None:
+    def meet(self, needed: Collection[str]) -> None:
         """Asks the rivals who they are. ``UsageError`` when one that was asked for cannot be started or imported."""
         for engine, python in self.pythons.items():
+            if engine not in needed:
+                continue
             library = Library(engine, python, thread_settings(self.threads))
             try:
                 with Side(library) as side:
@@ -134,7 +138,7 @@ def run(
     Args:
         real: a recording of SemanticKITTI, or a folder of them: rows for them too, named ``... real``.
         kept: rows of an earlier run; those of the same state are not measured again.
-        done: called with all rows so far after each measurement.
+        done: called with all rows so far after each measurement. One that fails hinders no other (``bench.failed``).
     """
     scans = {"real": real_scans(real, 4)} if real is not None else {}
     plan = [m for m in measurements(bench.quick, len(scans.get("real", ()))) if any(only in n for n in m.names)]
@@ -142,7 +146,7 @@ def run(
         raise UsageError(
             "no row has such a name", where={"--only": only}, hint="`ssl3d bench sparse --list` prints them"
         )
-    bench.meet()
+    bench.meet({m.rival for m in plan})
     old = {row["name"]: row for row in kept}
     states = {engine: bench.state(engine) for engine in ("minkowski", "spconv")}
     have = [m for m in plan if all(old.get(name, {}).get("state") == states[m.rival] for name in m.names)]
@@ -187,20 +191,25 @@ def _measured(
 ) -> Iterable[tuple[Measurement, list[Row]]]:
     """Measurement after measurement. Operators share their processes; everything else starts fresh ones."""
     with contextlib.ExitStack() as stack:
-        group, sides = None, dict[str, Side | None]()
+        group: str | None = None
         for measurement in left:
             note(measurement.name)
-            if group is None or measurement.group != group:
+            if measurement.group != group:
                 stack.close()
                 group = measurement.group
                 ours = stack.enter_context(Side(native(bench.threads)))
                 library = bench.libraries.get(measurement.rival)
-                sides = {"theirs": stack.enter_context(Side(library)) if library else None, "ours": ours}
-            task = _task(bench, measurement, voxels)
+                theirs = stack.enter_context(Side(library)) if library else None
             seconds = QUICK_SECONDS if bench.quick else SECONDS[measurement.kind]
-            ours_now, theirs_now = sides["ours"], sides["theirs"]
-            assert ours_now is not None
-            yield measurement, _rows(bench, measurement, compare(task, ours_now, theirs_now, seconds))
+            try:
+                found = compare(_task(bench, measurement, voxels), ours, theirs, seconds)
+            except SideError as error:
+                bench.progress.say(f"failed: {measurement.name}: {error.what}")
+                bench.failed[measurement.name] = error
+                group = None  # the next one gets new processes
+                yield measurement, []
+            else:
+                yield measurement, _rows(bench, measurement, found)
 
 
 def _task(bench: Bench, measurement: Measurement, voxels: Voxels) -> dict[str, Any]:

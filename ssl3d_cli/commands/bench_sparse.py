@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ssl3d.cli import console, options
-from ssl3d.data.errors import UsageError
+from ssl3d.data.errors import Ssl3dError, UsageError
 
 DEFAULT_FOLDER = Path("workspace-sparse")
 EPILOG = """\
@@ -93,14 +93,21 @@ def sparse(
         rows = measured.run(bench, only=only, real=real, kept=kept["results"] if kept else (), done=write)
         machine["rivals"] = bench.rivals()
         write(rows)
-    draw(rows, machine)
+    if rows:
+        draw(rows, machine)
     facts: dict[str, object] = {"took": console.time_text(time.monotonic() - start)}
     for page in docs or ():
         _replace(page, rows, machine)
         facts["page"] = page
     if json_file is not None and not report_only:
         facts = {"wrote": json_file, **facts}
-    console.done(f"measured {len(rows)} things", facts)
+    console.done(f"{len(rows)} rows", facts)
+    if not report_only and bench.failed:
+        raise Ssl3dError(
+            f"{len(bench.failed)} measurements failed",
+            where={name: error.what for name, error in list(bench.failed.items())[:5]},
+            hint="--resume with --json keeps the others and tries these again",
+        )
 
 
 def _kept(path: Path | None, needed: bool) -> dict[str, Any] | None:

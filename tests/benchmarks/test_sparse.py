@@ -168,11 +168,10 @@ def test_a_row_holds_the_middle_ratio_and_memory(bench: sparse.Bench) -> None:
 def small(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A plan of two rows on small clouds. Holds how many scans were asked for."""
     asked: list[int] = []
-    details = {"operator": "conv3", "channels": 8, "stride": 1, "backward": False}
-    plan = [
-        Measurement("maps MinkUNet 0.8m b1", "maps", "minkowski", size=0.8),
-        Measurement("op conv3 8ch stride1 forward", "operator", "minkowski", size=0.8, details=details),
-    ]
+    plan = []
+    for name in ("conv3", "down2"):  # of one group: they share a process
+        details = {"operator": name, "channels": 8, "stride": 1, "backward": False}
+        plan.append(Measurement(f"op {name} 8ch stride1 forward", "operator", "minkowski", size=0.8, details=details))
 
     def scans(folder: Path, count: int, said: Any) -> list[np.ndarray]:
         asked.append(count)
@@ -195,7 +194,7 @@ def test_without_a_rival_ours_are_measured_and_the_command_succeeds(
     assert app.run(words) == 0
     assert "make minkowski" in " ".join(capsys.readouterr().out.split())
     value = json.loads(file.read_text())
-    assert [row["name"] for row in value["results"]] == ["maps MinkUNet 0.8m b1", "op conv3 8ch stride1 forward"]
+    assert [row["name"] for row in value["results"]] == ["op conv3 8ch stride1 forward", "op down2 8ch stride1 forward"]
     for row in value["results"]:
         assert row["ours"] > 0 and row["theirs"] is None and row["ratio"] is None
     assert "| conv3 | 8 | 1 |" in page.read_text() and "old" not in page.read_text()
@@ -220,6 +219,14 @@ def test_a_default_rival_that_does_not_import_is_left_out_and_a_named_one_is_an_
     assert "--minkowski" in (caught.value.hint or "")
     with pytest.raises(UsageError, match="no row has such a name"):
         sparse.run(bench, only="nothing of the kind")
+
+
+def test_a_measurement_that_fails_hinders_no_other(small: list[int], bench: sparse.Bench) -> None:
+    first, second = sparse.measurements(False, 0)
+    first.details["kind"] = "nothing of the kind"  # an order that no side understands
+    rows = sparse.run(bench)
+    assert [row["name"] for row in rows] == [second.name]
+    assert list(bench.failed) == [first.name] and "KeyError" in bench.failed[first.name].what
 
 
 def test_tables_hold_every_row_once() -> None:
