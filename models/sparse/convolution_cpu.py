@@ -101,7 +101,7 @@ def product(inputs: Tensor, weights: Tensor, blocks: Blocks) -> Tensor:
         inputs=inputs.data_ptr(), in_width=width, outputs=out.data_ptr(), out_width=out_width,
         weights=packed.data_ptr(),
     )  # fmt: skip
-    return out if columns == out_width else out[:, :columns].contiguous()
+    return out if columns == out_width else out[:, :columns].clone()  # never a view: it may be changed in place
 
 
 def gradient(inputs: Tensor, outputs: Tensor, blocks: Blocks) -> Tensor:
@@ -129,7 +129,7 @@ def gradient(inputs: Tensor, outputs: Tensor, blocks: Blocks) -> Tensor:
         weights=found.data_ptr(), column_groups=column_groups, row_groups=row_groups,
         scratch=scratch.data_ptr(), scratch_size=size,
     )  # fmt: skip
-    return found if columns == out_width else found[:, :, :columns].contiguous()
+    return found if columns == out_width else found[:, :, :columns].clone()
 
 
 def _padded(matrices: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ EPILOG = """\
   ssl3d bench sparse --quick            smaller inputs: a look, not a claim
   ssl3d bench sparse --json sparse.json
   ssl3d bench sparse --only 'op conv3 64ch'
-  ssl3d bench sparse --real /data/kitti/sequences/00 --json sparse.json --resume
+  ssl3d bench sparse --real /data/kitti --json sparse.json --resume
 
 Without a rival only our own figures are measured. The file of --json is written after every row."""
 

@@ -108,3 +108,13 @@ def test_blocks_are_cut_at_every_grain(random_sites: MakeSites) -> None:
         for k in range(blocks.volume):
             rows = blocks.target[blocks.cuts[grain, k] : blocks.cuts[grain + 1, k]] // convolution_cpu.GRAIN
             assert (rows == grain).all()
+
+
+def test_results_are_contiguous_and_may_be_changed_in_place() -> None:
+    manager = CoordinateManager()
+    key = manager.insert(torch.tensor([[0, 1, 2, 3]], dtype=torch.int32))
+    weight = torch.ones(27, 3, 5, requires_grad=True)
+    out = convolution(torch.ones(1, 3), weight, manager.kernel_map(key, key, 3))
+    assert out.is_contiguous() and out.relu_().sum() == 15
+    out.sum().backward()
+    assert weight.grad is not None and weight.grad.is_contiguous() and weight.grad.sum() == 15
