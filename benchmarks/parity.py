@@ -6,8 +6,9 @@ coordinates. A difference is the largest absolute one, its scale the largest abs
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -24,7 +25,13 @@ DTYPES = (torch.float32, torch.float64)
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. ``detail``: which parameter it is, or how many sites."""
+    """One line of the table.
+
+    Attributes:
+        difference: the largest absolute one.
+        scale: the largest absolute value of what ours is compared with.
+        detail: which parameter it is, or how many sites.
+    """
 
     case: str
     quantity: str
@@ -49,13 +56,22 @@ class Row:
         }
 
 
+Comparison = Callable[[], list[Row]]
+"""Compares when it is called."""
+
+
 class SitesDifferError(Ssl3dError):
     """The two engines made different sites."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Numbers on sites: (n, 1 + D) coordinates and (n, C) values; a gradient is asked for where ``leaf``."""
+    """Numbers on sites.
+
+    Attributes:
+        coordinates: (n, 1 + D) integers; whatever else names a row will do, such as its number.
+        values: (n, C).
+    """
 
     coordinates: Tensor
     values: Tensor
@@ -63,7 +79,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Side:
-    """What one engine made: its output, and the leaves that gradients are asked for, on sites or (parameters) not."""
+    """What one engine made: its output, and what gradients are asked for, on sites (``leaves``) or not."""
 
     out: Rows
     leaves: Mapping[str, Rows]
@@ -237,8 +253,10 @@ def layer_cases() -> Iterator[LayerCase]:
         yield LayerCase(2, 2, transposed=True, dimension=dimension, channels=(8, 8))
 
 
-def layer_rows() -> Iterator[list[Row]]:
-    """The differences of each case of the grid, in float32 and float64."""
-    for number, case in enumerate(layer_cases()):
-        for dtype in DTYPES:
-            yield compare_layer(case, random_coordinates(case.dimension, number), dtype, number)
+def layer_comparisons() -> list[Comparison]:
+    """Each case of the grid, in float32 and float64."""
+    return [
+        partial(compare_layer, case, random_coordinates(case.dimension, number), dtype, number)
+        for number, case in enumerate(layer_cases())
+        for dtype in DTYPES
+    ]

@@ -1,15 +1,16 @@
-"""Operators without weights, and instance norm, against MinkowskiEngine's: pooling, broadcasts, union, pruning."""
+"""The other operators against MinkowskiEngine's: pooling, broadcasts, instance norm, pruning, union, interpolation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ssl3d.benchmarks.parity import DTYPES, Row, Rows, Side, compare, random_coordinates, rows_of, tensors
+from ssl3d.benchmarks.parity import DTYPES, Comparison, Row, Rows, Side, compare, random_coordinates, rows_of, tensors
 from ssl3d.models import sparse
 from ssl3d.models.sparse.backends.minkowski import library
 
@@ -133,10 +134,11 @@ def compare_interpolation(coordinates: Tensor, dtype: torch.dtype, seed: int = 0
     )
 
 
-def operator_rows() -> Iterator[list[Row]]:
-    """The differences of each operator, in float32 and float64."""
-    for number, case in enumerate(operator_cases()):
-        for dtype in DTYPES:
-            yield compare_operator(case, random_coordinates(3, number), dtype, number)
-    for dtype in DTYPES:
-        yield compare_interpolation(random_coordinates(3, 0), dtype)
+def operator_comparisons() -> list[Comparison]:
+    """Each operator, in float32 and float64."""
+    found: list[Comparison] = [
+        partial(compare_operator, case, random_coordinates(3, number), dtype, number)
+        for number, case in enumerate(operator_cases())
+        for dtype in DTYPES
+    ]
+    return [*found, *(partial(compare_interpolation, random_coordinates(3, 0), dtype) for dtype in DTYPES)]

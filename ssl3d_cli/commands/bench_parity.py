@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,17 +34,21 @@ def parity(
     """Largest differences from MinkowskiEngine: layers, operators, whole networks; outputs and gradients."""
     import torch
 
-    from ssl3d.benchmarks.parity import layer_rows
-    from ssl3d.benchmarks.parity_networks import all_network_rows
-    from ssl3d.benchmarks.parity_operators import operator_rows
+    from ssl3d.benchmarks.parity import layer_comparisons
+    from ssl3d.benchmarks.parity_networks import network_comparisons
+    from ssl3d.benchmarks.parity_operators import operator_comparisons
     from ssl3d.cli.commands.bench import describe_machine, write_figures
     from ssl3d.models.sparse.backends.minkowski import load
 
     start = time.monotonic()
     library = load().library  # missing is an error before anything is computed
     torch.set_num_threads(jobs)
-    parts: Iterable[list[Row]] = chain(layer_rows(), operator_rows(), all_network_rows() if networks else ())
-    rows = [row for part in parts for row in part]
+    comparisons = [*layer_comparisons(), *operator_comparisons(), *(network_comparisons() if networks else ())]
+    rows: list[Row] = []
+    with console.ConsoleProgress().task("compare", len(comparisons), "cases") as task:
+        for comparison in comparisons:
+            rows += comparison()
+            task.advance()
     machine = describe_machine(f"ssl3d bench parity{'' if networks else ' --no-networks'} --jobs {jobs}")
     name, _, version = library.rpartition(" ")
     machine["versions"][name] = version
@@ -54,7 +56,7 @@ def parity(
     facts: dict[str, object] = {"compared": f"{len(rows)} numbers with {library}"}
     if json_file is not None:
         write_figures(json_file, {"results": [row.to_dict() for row in rows], "machine": machine})
-        facts["figures"] = json_file
+        facts["wrote"] = json_file
     facts["took"] = console.time_text(time.monotonic() - start)
     console.done("compared", facts)
 
@@ -72,5 +74,6 @@ def draw(rows: list[Row]) -> None:
         (escape(kind), escape(quantity), dtype, f"{row.difference:.1e}", f"{row.scale:.2g}", f"{row.relative:.1e}")
         for (kind, quantity, dtype), row in worst.items()
     ]
-    columns: list[Any] = ["what", "quantity", "type", ("difference", "right"), ("scale", "right"), ("share", "right")]
+    numbers = ("difference", "scale", "relative")
+    columns: list[console.Column] = ["what", "quantity", "type", *((name, "right") for name in numbers)]
     console.out().print(console.table(columns, cells))
