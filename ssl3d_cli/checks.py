@@ -303,15 +303,6 @@ print(json.dumps({"version": open3d.__version__}))
 """
 
 
-def _check_engine(module: str, script: str, install: str, repair: str) -> Check:
-    if find_spec(module) is None:
-        return Check(module, "absent", "not installed (optional)", install)
-    result, why = _try(script)
-    if result is None:
-        return Check(module, "warn", f"installed, but: {why}", repair)
-    return Check(module, "ok", f"{result['version']}: a layer on 10 points works")
-
-
 def _check_backend(name: str, module: str, install: str, cuda: bool) -> Check:
     """A backend of the sparse engine: here, or where `make minkowski` puts it (it needs an older numpy)."""
     python, place, fix = sys.executable, "", install
@@ -334,13 +325,18 @@ def check_minkowski() -> Check:
 
 
 def check_spconv() -> Check:
-    line = "pip install spconv  (CPU, forward only); with a GPU the wheel of torch's CUDA, as spconv-cu126"
+    line = "pip install spconv  (CPU, inference only); with a GPU the wheel of torch's CUDA, as spconv-cu126"
     return _check_backend("spconv", "spconv", line, cuda=True)
 
 
 def check_torchsparse() -> Check:
     line = "pip install git+https://github.com/mit-han-lab/torchsparse.git  (needs a CUDA toolkit)"
-    return _check_engine("torchsparse", _TORCHSPARSE, line, line)
+    if find_spec("torchsparse") is None:
+        return Check("torchsparse", "absent", "not installed (optional)", line)
+    result, why = _try(_TORCHSPARSE)
+    if result is None:
+        return Check("torchsparse", "warn", f"installed, but: {why}", line)
+    return Check("torchsparse", "ok", f"{result['version']}: a layer on 10 points works")
 
 
 def check_open3d() -> Check:

@@ -44,10 +44,12 @@ def test_wheel_holds_code_tables_and_nothing_else(wheel: Path) -> None:
         "ssl3d/cli/app.py",
         "ssl3d/pipeline/stages/prepare.py",
         "ssl3d/models/methods/supervised.py",
+        "ssl3d/models/sparse/backends/minkowski.py",
         "ssl3d/data/datasets/semantickitti.toml",
         "ssl3d/data/datasets/lists/semantickitti_lasermix_1pct.txt",
         "ssl3d/data/datasets/lists/index.toml",
         "ssl3d/benchmarks/stages.py",
+        "ssl3d/benchmarks/rivals/worker.py",
         "ssl3d/data/py.typed",
     ):
         assert needed in names
