@@ -158,7 +158,8 @@ def test_lists_of_methods_and_keys(ask) -> None:
 
 def test_reports(chain: Chain, ask, here: Path) -> None:
     row = json.loads(ask("eval", "--report", "json").out)["runs"][0]
-    assert set(row) == {"run", "method", "backbone", "dataset", "split", "protocol", "weights", "miou", "accuracy", "iou"}
+    known = {"run", "method", "backbone", "dataset", "split", "protocol", "weights", "miou", "accuracy", "iou"}
+    assert set(row) == known
     assert row["run"] == chain.run and row["protocol"] == "semantickitti"
     assert row["miou"] == pytest.approx(np.mean(list(row["iou"].values())))
     lines = list(csv.DictReader(io.StringIO(ask("eval", chain.run, "--report", "csv").out)))
