@@ -20,9 +20,10 @@ EPILOG = """\
 [bold]Example[/]
 
   ssl3d bench stages --json stages.json
+  ssl3d bench sparse --quick          smaller inputs: a look, not a claim
   ssl3d bench gains --dry-run         the plan, and how long it takes
 
-The file of --json holds "results", a list of {"name", "rival", "ours", "theirs", "ratio", "unit"} \
+Of speeds the file of --json holds "results", a list of {"name", "rival", "ours", "theirs", "ratio", "unit"} \
 (a ratio above 1: ours is better), and "machine", with the versions of everything that was measured."""
 
 STAGES_EPILOG = """\

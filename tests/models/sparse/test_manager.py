@@ -245,6 +245,8 @@ def test_tensors_without_sites_and_empty_clouds(engine: str, axes: int) -> None:
     y = SparseTensor(torch.tensor([[5.0], [7.0]]), gap, batch_size=4)
     assert [f.flatten().tolist() for f in y.decomposed_features] == [[7], [], [5], []]
     assert [tuple(c.shape) for c in y.decomposed_coordinates] == [(1, axes), (0, axes), (1, axes), (0, axes)]
+    both = y.decomposed_coordinates_and_features
+    assert [[len(part) for part in parts] for parts in both] == [[1, 0, 1, 0], [1, 0, 1, 0]]
     assert y.with_features(y.F, y.coordinate_manager.strided(y.coordinate_map_key, 2)).batch_size == 4
 
 
