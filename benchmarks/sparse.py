@@ -30,6 +30,8 @@ NETWORKS = {"MinkUNet18": "minkunet18", "MinkUNet34": "minkunet34"}
 SECONDS = {"step": 60.0, "infer": 40.0, "maps": 10.0, "operator": 2.0}
 """For the turns of both sides; at least three each, however long they take."""
 QUICK_SECONDS = 2.0
+ALONE = ("spconv",)
+"""Run with one thread: with more, the convolutions of spconv 2.3.8's CPU wheel get some rows wrong, others each time."""
 PACKAGES = {"minkowski": "MinkowskiEngine", "spconv": "spconv"}
 NOT_BUILT = {
     "minkowski": "MinkowskiEngine 0.5.4: not measured: build it with `make minkowski`",
@@ -58,7 +60,7 @@ class Bench:
         folder: keeps what later runs need again: scans, and the settings that were found for the rival.
         pythons: engine -> interpreter that has it, for the rivals that are there.
         guessed: engines that nobody asked for: one that does not start is left out.
-        threads: of every side.
+        threads: of every side that can.
         quick: small inputs: a look, not a claim.
     """
 
@@ -78,7 +80,7 @@ class Bench:
         for engine, python in self.pythons.items():
             if engine not in needed:
                 continue
-            library = Library(engine, python, thread_settings(self.threads))
+            library = Library(engine, python, thread_settings(self.threads_of(engine)))
             try:
                 with Side(library) as side:
                     said = side.ask("hello")
@@ -95,7 +97,11 @@ class Bench:
     def label(self, engine: str) -> str:
         if engine not in self.libraries:
             return NOT_BUILT[engine]
-        return f"{self.versions[engine]}, {self.threads} threads"
+        threads = self.threads_of(engine)
+        return f"{self.versions[engine]}, {threads} thread{'s' if threads > 1 else ''}"
+
+    def threads_of(self, engine: str) -> int:
+        return 1 if engine in ALONE else self.threads
 
     def rivals(self) -> dict[str, dict[str, Any]]:
         """What they are, and how they were run."""
