@@ -31,7 +31,7 @@ SECONDS = {"step": 60.0, "infer": 40.0, "maps": 10.0, "operator": 2.0}
 """For the turns of both sides; at least three each, however long they take."""
 QUICK_SECONDS = 2.0
 ALONE = ("spconv",)
-"""Run with one thread: with more, the convolutions of spconv 2.3.8's CPU wheel get some rows wrong, others each time."""
+"""Run with one thread: with more, convolutions of spconv 2.3.8 on the CPU get some rows wrong, others each time."""
 PACKAGES = {"minkowski": "MinkowskiEngine", "spconv": "spconv"}
 NOT_BUILT = {
     "minkowski": "MinkowskiEngine 0.5.4: not measured: build it with `make minkowski`",
