@@ -138,17 +138,27 @@ def _check_family(state: State) -> None:
     """Raises ``DataError`` for relatives that are something else: other dimensions, bottlenecks, another order."""
     why = None
     stem = state[STEM]
-    missing = [f"block{level}.0.conv1.kernel" for level in _LEVELS if f"block{level}.0.conv1.kernel" not in state]
-    if missing:
+    missing = [key for key in _firsts() if key not in state]
+    odd = [key for key, value in state.items() if value.layout != torch.strided or value.is_meta or value.is_quantized]
+    if odd:
+        why = f"{odd[0]} is no dense tensor with numbers in it"
+    elif missing:
         why = f"it has no {missing[0]}: not a U-Net of four levels, or a part of one"
     elif "block1.0.conv3.kernel" in state:
         why = "it has bottleneck blocks (MinkUNet50, MinkUNet101); ssl3d has those of two convolutions (14, 18, 34)"
     elif stem.dim() != 3 or stem.shape[0] not in (27, 125):
         why = f"{STEM} is {tuple(stem.shape)}; of 3D networks it has 27 or 125 offsets (81, 625: four dimensions)"
+    elif flat := [key for key in (STEM, *_firsts()) if state[key].dim() != 3 or not state[key].numel()]:
+        why = f"{flat[0]} is {tuple(state[flat[0]].shape)}, not (offsets, inputs, outputs)"
     elif (volume := state["block1.0.conv1.kernel"].shape[0]) != 27:
         why = f"the kernels of its blocks have {volume} offsets, not 27 (a cross instead of a cube, or four dimensions)"
     if why:
         raise DataError("this network is no MinkUNet of ssl3d", where={"reason": why})
+
+
+def _firsts() -> list[str]:
+    """The first kernel of each level."""
+    return [f"block{level}.0.conv1.kernel" for level in _LEVELS]
 
 
 def _blocks(state: State) -> tuple[int, ...]:
@@ -157,7 +167,7 @@ def _blocks(state: State) -> tuple[int, ...]:
 
 
 def _widths(state: State) -> tuple[int, ...]:
-    return tuple(int(state[f"block{level}.0.conv1.kernel"].shape[-1]) for level in _LEVELS)
+    return tuple(int(state[key].shape[-1]) for key in _firsts())
 
 
 def _identify(

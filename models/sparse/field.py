@@ -10,7 +10,7 @@ from ssl3d.models.sparse.kernel_map import Ints, ints
 from ssl3d.models.sparse.keys import AXES, COORDINATE_LIMIT
 from ssl3d.models.sparse.manager import CoordinateManager, CoordinateMapKey
 from ssl3d.models.sparse.sites import check_coordinates
-from ssl3d.models.sparse.tensor import SparseTensor
+from ssl3d.models.sparse.tensor import SparseTensor, check_features, check_tensors
 from ssl3d.models.sparse.voxelize import VoxelRule, unique_voxels, voxel_reduce
 
 
@@ -42,17 +42,9 @@ class TensorField:
         batch_size: int | None = None,
         coordinate_manager: CoordinateManager | None = None,
     ) -> None:
+        check_tensors(features=features, coordinates=coordinates)
         cells = _cells(coordinates)
-        if features.dim() != 2 or len(features) != len(cells) or not features.is_floating_point():
-            raise SparseTensorError(
-                "features have to be floating point numbers (P, C), one row for each point",
-                where={"features": f"{tuple(features.shape)} {features.dtype}", "points": len(cells)},
-            )
-        if features.device != cells.device:
-            raise SparseTensorError(
-                "features and coordinates are on different devices",
-                where={"features": features.device, "coordinates": cells.device},
-            )
+        check_features(features, len(cells), cells.device, "point")
         self.features = features
         self.coordinate_manager = coordinate_manager or CoordinateManager()
         engine = self.coordinate_manager.engine_for(cells.device)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ssl3d.models.sparse import reduce
 from ssl3d.models.sparse.derived import derived
 from ssl3d.models.sparse.errors import SparseTensorError
+from ssl3d.models.sparse.keys import check_batch_size
 from ssl3d.models.sparse.manager import CoordinateMapKey
 from ssl3d.models.sparse.reduce import RowMap
 from ssl3d.models.sparse.tensor import SparseTensor
@@ -112,7 +113,9 @@ class BroadcastConcatenation(_BroadcastBase):
 
 
 def batch_rows(x: SparseTensor, batch_size: int | None = None) -> RowMap:
-    """The rows of each batch item. Raises for a batch index that is not under ``batch_size``."""
+    """The rows of each batch item. Raises for a batch index that is not under ``batch_size``, or too large a one."""
+    if batch_size is not None:
+        check_batch_size(batch_size, x.D)
     if batch_size is not None and batch_size < x.batch_size and bool((x.coordinates[:, 0] >= batch_size).any()):
         raise SparseTensorError(
             "the tensor has more batch items than batch_size",

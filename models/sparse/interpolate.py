@@ -12,13 +12,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from ssl3d.models.sparse import maps_torch
 from ssl3d.models.sparse.errors import SparseTensorError
 from ssl3d.models.sparse.kernel_map import kernel_offsets
 from ssl3d.models.sparse.keys import BATCH_LIMIT, COORDINATE_LIMIT, offset_key, pack
-from ssl3d.models.sparse.tensor import SparseTensor
+from ssl3d.models.sparse.tensor import SparseTensor, check_tensors
 
 Mode = Literal["linear", "nearest"]
 _HALF_TYPES = (torch.float16, torch.bfloat16)
@@ -139,12 +138,11 @@ class _WeightedRows(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         features, weights, rows = ctx.saved_tensors
         to_features, to_weights = ctx.needs_input_grad[:2]
         grad_features, grad_weights = torch.zeros_like(features), torch.zeros_like(weights)
-        if ctx.engine == "numba":
+        if ctx.engine == "numba" and not torch.is_grad_enabled():  # create_graph: torch knows the gradients of these
             from ssl3d.models.sparse import interpolate_numba
 
             arrays = _array(features), _array(weights), rows.numpy(), _array(grad)
@@ -169,6 +167,7 @@ def _array(values: Tensor) -> Any:
 
 def _check_points(x: SparseTensor, points: Tensor) -> None:
     axes = x.D
+    check_tensors(points=points)
     if points.dim() != 2 or points.shape[1] != 1 + axes or not points.is_floating_point():
         raise SparseTensorError(
             f"points have to be floating point numbers (P, {1 + axes}): batch index, then {axes} axes",

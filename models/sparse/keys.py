@@ -9,6 +9,7 @@ limit is 6.5 km from the origin at voxels of 0.05 m.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -71,6 +72,14 @@ def coarse_mask(stride: tuple[int, ...]) -> int | None:
     if any(s & (s - 1) for s in stride):
         return None
     return ~sum((s - 1) << FIELD_BITS[axes] * (axes - 1 - axis) for axis, s in enumerate(stride))
+
+
+def check_batch_size(batch_size: int, axes: int) -> None:
+    """Raises ``SparseTensorError`` unless a batch can have so many clouds."""
+    if not isinstance(batch_size, Integral) or not 0 <= batch_size <= BATCH_LIMIT[axes]:
+        raise SparseTensorError(
+            f"a batch has 0 to {BATCH_LIMIT[axes]} clouds with {axes} axes", where={"batch size": batch_size}
+        )
 
 
 def check_range(lowest: Sequence[int], highest: Sequence[int]) -> None:

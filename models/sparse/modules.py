@@ -7,6 +7,7 @@ of a batch norm lie under ``.bn``. Offset order: see ``kernel_map``.
 from __future__ import annotations
 
 import math
+from collections.abc import Sized
 from typing import Literal
 
 import torch
@@ -38,8 +39,8 @@ class _ConvolutionBase(nn.Module):
         bounds: Ints | None = None,
     ) -> None:
         super().__init__()
-        self.in_channels, self.out_channels = in_channels, out_channels
-        given = [len(v) for v in (kernel_size, stride, dilation, bounds) if v is not None and not isinstance(v, int)]
+        self.in_channels, self.out_channels = ints((in_channels, out_channels), 2)
+        given = [len(v) for v in (kernel_size, stride, dilation, bounds) if isinstance(v, Sized)]
         self.dimension = axes = dimension or (given[0] if given else 3)
         self.kernel_size, self.stride, self.dilation = (ints(v, axes) for v in (kernel_size, stride, dilation))
         self.sites, self.bounds = sites, None if bounds is None else ints(bounds, axes)
@@ -79,6 +80,7 @@ class _ConvolutionBase(nn.Module):
                 hint=f"give the layer dimension={x.D}",
             )
         if self.pointwise and coordinates is None:
+            _check_type(x, self.kernel)
             return x.with_features(self.apply_rows(x.features))
         manager, key = x.coordinate_manager, x.coordinate_map_key
         out_key = self.output_sites(x) if coordinates is None else self._given_sites(x, coordinates)
@@ -96,6 +98,10 @@ class _ConvolutionBase(nn.Module):
 
     def _given_sites(self, x: SparseTensor, given: CoordinateMapKey | SparseTensor) -> CoordinateMapKey:
         key = given.coordinate_map_key if isinstance(given, SparseTensor) else given
+        if not isinstance(key, CoordinateMapKey):
+            raise SparseTensorError(
+                "the output's sites are a sparse tensor or a key", where={"given": type(given).__name__}
+            )
         if isinstance(given, SparseTensor) and given.coordinate_manager is not x.coordinate_manager:
             raise SparseTensorError("the output's sites belong to a different coordinate manager than the input")
         coarse, fine = (x.tensor_stride, key.stride) if self.transposed else (key.stride, x.tensor_stride)
@@ -202,9 +208,31 @@ class BatchNorm(nn.Module):
                 where={"tensor stride": x.tensor_stride},
                 hint="use larger crops, more scans in a batch, or a smaller voxel_size",
             )
+        if x.features.shape[1] != self.bn.num_features:
+            raise SparseTensorError(
+                "the layer was made for another number of channels",
+                where={"layer": self.bn.num_features, "input": x.features.shape[1]},
+            )
         half = x.features.dtype in (torch.float16, torch.bfloat16)
+        if not half and self.bn.weight is not None:
+            _check_type(x, self.bn.weight)
         features = self.bn(x.features.float() if half else x.features)
         return x.with_features(features.to(x.features.dtype))
+
+
+def _check_type(x: SparseTensor, parameter: Tensor) -> None:
+    """As a convolution over a kernel map has it: features of the parameters' type and device, or under autocast."""
+    device = x.features.device
+    cast = torch.is_autocast_enabled(device.type) and x.features.dtype != torch.float64
+    if device != parameter.device or (x.features.dtype != parameter.dtype and not cast):
+        raise SparseTensorError(
+            "features and layer differ in type or device",
+            where={
+                "features": f"{x.features.dtype} {device}",
+                "layer": f"{parameter.dtype} {parameter.device}",
+            },
+            hint="layer.double(), features.float(), .to(device), or torch.autocast for half types",
+        )
 
 
 class ReLU(nn.Module):

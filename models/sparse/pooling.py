@@ -8,6 +8,7 @@ leaves gaps between strides (such as 1 with stride 2): the result there is 0, wi
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Literal
 
 import torch
@@ -35,7 +36,7 @@ class _PoolingBase(nn.Module):
     ) -> None:
         super().__init__()
         for value in (kernel_size, stride, dilation):
-            ints(value, dimension or (1 if isinstance(value, int) else len(value)))
+            ints(value, dimension or (len(value) if isinstance(value, Sized) else 1))
         self.kernel_size, self.stride, self.dilation, self.dimension = kernel_size, stride, dilation, dimension
 
     def extra_repr(self) -> str:
@@ -74,6 +75,10 @@ class _PoolingBase(nn.Module):
     def _given_sites(self, x: SparseTensor, given: CoordinateMapKey | SparseTensor) -> CoordinateMapKey:
         if isinstance(given, CoordinateMapKey):
             return given
+        if not isinstance(given, SparseTensor):
+            raise SparseTensorError(
+                "pooling: the output's sites are a sparse tensor or a key", where={"given": type(given).__name__}
+            )
         if given.coordinate_manager is not x.coordinate_manager:
             raise SparseTensorError("pooling: the output's sites belong to a different coordinate manager")
         return given.coordinate_map_key

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ssl3d.models.sparse import reduce
 from ssl3d.models.sparse.errors import SparseTensorError
 from ssl3d.models.sparse.reduce import RowMap
-from ssl3d.models.sparse.tensor import SparseTensor
+from ssl3d.models.sparse.tensor import SparseTensor, check_tensors
 
 
 class Pruning(nn.Module):
@@ -30,6 +30,7 @@ class Pruning(nn.Module):
         Raises:
             SparseTensorError: a mask of another shape, type or device.
         """
+        check_tensors(mask=mask)
         if mask.shape != (len(x),) or mask.dtype != torch.bool or mask.device != x.device:
             raise SparseTensorError(
                 "pruning needs one boolean for each site",

@@ -170,7 +170,7 @@ class _ToWinners(torch.autograd.Function):
             from ssl3d.models.sparse import reduce_numba
 
             reduce_numba.add_to_winners(_array(values), winner.numpy(), out.numpy())
-        else:
+        elif num_in:
             kept = values.to(out.dtype).masked_fill(winner < 0, 0)
             out.scatter_add_(0, winner.clamp(min=0).long(), kept)
         return out.to(values.dtype)
@@ -178,6 +178,8 @@ class _ToWinners(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (winner,) = ctx.saved_tensors
+        if not len(grad):  # nothing to gather from
+            return grad.new_zeros(winner.shape), None, None, None
         return grad.gather(0, winner.clamp(min=0).long()).masked_fill(winner < 0, 0), None, None, None
 
 

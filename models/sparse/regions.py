@@ -14,6 +14,7 @@ from ssl3d.models.sparse.kernel_map import Engine
 from ssl3d.models.sparse.reduce import RowMap
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_MOST_REGIONS = 1 << 31
 
 
 def region_sum(features: Tensor, regions: Tensor, count: int | None = None, engine: Engine | None = None) -> Tensor:
@@ -71,5 +72,11 @@ def _rows(features: Tensor, regions: Tensor, count: int | None, engine: Engine |
     if low < -1 or high >= count:
         raise SparseTensorError(
             "region ids are out of range", where={"found": f"{low}..{high}", "allowed": f"-1..{count - 1}"}
+        )
+    if count > _MOST_REGIONS:  # rows are counted in int32
+        raise SparseTensorError(
+            "too many regions",
+            where={"regions": count, "limit": _MOST_REGIONS},
+            hint="number the ids that occur: torch.unique(regions, return_inverse=True)",
         )
     return RowMap.of_groups(regions, count, engine or ("numba" if regions.device.type == "cpu" else "torch"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ class SparseTensor:
         SparseTensorError: see ``CoordinateManager.insert``; or features that do not match the sites.
     """
 
-    __slots__ = ("__weakref__", "coordinate_manager", "coordinate_map_key", "features")
+    __slots__ = ("__weakref__", "_features", "coordinate_manager", "coordinate_map_key")
 
     def __init__(
         self,
@@ -46,26 +47,27 @@ class SparseTensor:
         batch_size: int | None = None,
     ) -> None:
         if coordinates is not None:
+            check_tensors(features=features, coordinates=coordinates)
             if coordinate_map_key is not None:
                 raise SparseTensorError("give either coordinates or a coordinate_map_key, not both")
             coordinate_manager = coordinate_manager or CoordinateManager()
             coordinate_map_key = coordinate_manager.insert(coordinates, tensor_stride, batch_size)
         if coordinate_map_key is None or coordinate_manager is None:
             raise SparseTensorError("a sparse tensor needs coordinates, or a key together with its manager")
-        sites = coordinate_manager.map(coordinate_map_key)
-        if features.dim() != 2 or len(features) != len(sites) or not features.is_floating_point():
-            raise SparseTensorError(
-                "features have to be floating point numbers (n, C), one row for each coordinate",
-                where={"features": f"{tuple(features.shape)} {features.dtype}", "coordinates": len(sites)},
-            )
-        if features.device != sites.keys.device:
-            raise SparseTensorError(
-                "features and coordinates are on different devices",
-                where={"features": features.device, "coordinates": sites.keys.device},
-            )
-        self.features = features
         self.coordinate_manager = coordinate_manager
         self.coordinate_map_key = coordinate_map_key
+        self.features = features
+
+    @property
+    def features(self) -> Tensor:
+        """(n, C) features. Others are checked as those of a new tensor."""
+        return self._features
+
+    @features.setter
+    def features(self, features: Tensor) -> None:
+        sites = self.coordinate_manager.map(self.coordinate_map_key)
+        check_features(features, len(sites), sites.keys.device, "coordinate")
+        self._features = features
 
     @property
     def F(self) -> Tensor:  # noqa: N802 - MinkowskiEngine's name
@@ -154,6 +156,8 @@ class SparseTensor:
         """
         axes, coordinates = self.D, self.coordinates.long()
         origin = (0,) * axes if min_coordinate is None else tuple(int(x) for x in min_coordinate)
+        if len(origin) != axes:
+            raise SparseTensorError(f"min_coordinate has one number for each of {axes} axes", where={"given": origin})
         step = self.tensor_stride if contract_stride else (1,) * axes
         cells = coordinates[:, 1:] - torch.tensor(origin, device=self.device)
         cells = torch.div(cells, torch.tensor(step, device=self.device), rounding_mode="floor")
@@ -172,7 +176,7 @@ class SparseTensor:
                 },
                 hint="give min_coordinate=... when coordinates are negative, or a larger shape",
             )
-        if torch.Size(shape).numel() > _LARGEST_GRID:
+        if math.prod(shape) > _LARGEST_GRID:
             raise SparseTensorError(
                 "the dense grid would be too large",
                 where={"grid": tuple(shape)},
@@ -206,6 +210,11 @@ class SparseTensor:
         """Same-site tensors, numbers, and dense tensors that spread over the rows without changing their number."""
         if isinstance(other, SparseTensor):
             _check_same_sites((self, other), what)
+            channels = self.features.shape[1], other.features.shape[1]
+            if channels[0] != channels[1] and 1 not in channels:
+                raise SparseTensorError(
+                    f"{what}: the tensors have different numbers of channels", where={"channels": channels}
+                )
             other = other.features
         elif not isinstance(other, (int, float, Tensor)):
             return NotImplemented
@@ -223,6 +232,31 @@ def cat(tensors: Sequence[SparseTensor]) -> SparseTensor:
         raise SparseTensorError("cat needs at least one tensor")
     _check_same_sites(tensors, "cat")
     return tensors[0].with_features(torch.cat([t.features for t in tensors], 1))
+
+
+def check_tensors(**values: object) -> None:
+    """Raises ``SparseTensorError`` unless all are tensors of torch that lie in memory row after row."""
+    for name, value in values.items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            kind = value.layout if isinstance(value, Tensor) else type(value).__name__
+            raise SparseTensorError(
+                f"{name} have to be a dense torch.Tensor", where={"given": kind}, hint="torch.as_tensor(...)"
+            )
+
+
+def check_features(features: Tensor, count: int, device: torch.device, unit: str) -> None:
+    """Raises ``SparseTensorError`` unless these are floats (count, C) on the device. ``unit``: what has a row."""
+    check_tensors(features=features)
+    if features.dim() != 2 or len(features) != count or not features.is_floating_point():
+        raise SparseTensorError(
+            f"features have to be floating point numbers (n, C), one row for each {unit}",
+            where={"features": f"{tuple(features.shape)} {features.dtype}", f"{unit}s": count},
+        )
+    if features.device != device:
+        raise SparseTensorError(
+            "features and coordinates are on different devices",
+            where={"features": features.device, "coordinates": device},
+        )
 
 
 def _check_same_sites(tensors: Sequence[SparseTensor], what: str) -> None:

@@ -15,6 +15,7 @@ from ssl3d.models.sparse.errors import SparseTensorError
 from ssl3d.models.sparse.kernel_map import Engine
 from ssl3d.models.sparse.keys import AXES, BATCH_LIMIT, COORDINATE_LIMIT, pack, unpack
 from ssl3d.models.sparse.sites import check_coordinates
+from ssl3d.models.sparse.tensor import check_tensors
 
 Clip = Sequence[tuple[float, float]]
 VoxelRule = Literal["mean", "sum", "max", "first", "majority"]
@@ -50,8 +51,7 @@ def voxelize(
     """
     axes = _check_points(points, batch)
     voxel, limits = _grid(voxel_size, clip, axes)
-    points = points.detach()
-    points = (points if points.dtype in (torch.float32, torch.float64) else points.float()).contiguous()
+    points = _exact(points).contiguous()
     if batch is None:
         batch = torch.zeros(len(points), dtype=torch.int32, device=points.device)
     if _engine(points, engine) == "numba":
@@ -98,8 +98,14 @@ def unique_voxels(coordinates: Tensor, engine: Engine | None = None) -> tuple[Te
 
 
 def voxel_mean(values: Tensor, inverse: Tensor, count: int, engine: Engine | None = None) -> Tensor:
-    """(P, F) float32 per point -> (count, F) float32 mean per voxel, without gradient (see ``voxel_reduce``).
+    """(P, F) float per point -> (count, F) float32 mean per voxel, without gradient (see ``voxel_reduce``).
     ``inverse`` from ``voxelize``."""
+    if values.dim() != 2 or not values.is_floating_point():
+        raise SparseTensorError(
+            "values have to be floating point numbers (P, F)", where={"values": f"{tuple(values.shape)} {values.dtype}"}
+        )
+    _check_inverse(values, inverse, count)
+    values, inverse = _exact(values), inverse.long()
     if _engine(values, engine) == "numba":
         from ssl3d.models.sparse import maps_numba
 
@@ -148,6 +154,8 @@ def voxel_reduce(
             "labels have to be integers (P,)", where={"labels": f"{tuple(values.shape)} {values.dtype}"}
         )
     _check_inverse(values, inverse, count)
+    if how == "majority":
+        _check_labels(values, ignore)
     try:
         return ElementMap(inverse.long(), count).reduce(values, how, ignore=ignore)
     except ValueError as error:
@@ -159,6 +167,12 @@ def voxel_reduce(
 
 def _engine(like: Tensor, engine: Engine | None) -> Engine:
     return engine or ("numba" if like.device.type == "cpu" else "torch")
+
+
+def _exact(values: Tensor) -> Tensor:
+    """Without gradient, in float32 or float64."""
+    values = values.detach()
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
 def _grouped(keys: Tensor, engine: Engine | None) -> tuple[Tensor, Tensor]:
@@ -174,6 +188,7 @@ def _grouped(keys: Tensor, engine: Engine | None) -> tuple[Tensor, Tensor]:
 
 def _check_points(points: Tensor, batch: Tensor | None) -> int:
     """Number of axes of points that can be voxelized."""
+    check_tensors(points=points, **({} if batch is None else {"batch": batch}))
     if points.dim() != 2 or points.shape[1] not in AXES or not points.is_floating_point():
         raise SparseTensorError(
             "points have to be floating point numbers (P, D) with D = 2, 3 or 4 axes",
@@ -201,16 +216,40 @@ def _check_points(points: Tensor, batch: Tensor | None) -> int:
 
 def _grid(voxel_size: float | Sequence[float], clip: Clip | None, axes: int) -> tuple[np.ndarray, np.ndarray]:
     """(D,) edge lengths and (D, 2) kept range, float64."""
-    edges = np.asarray(voxel_size, np.float64)
+    edges = _numbers(voxel_size)
     if edges.shape not in ((), (1,), (axes,)) or not (np.isfinite(edges).all() and (edges > 0).all()):
         raise SparseTensorError(
             f"voxel_size has to be positive: one number, or one for each of {axes} axes",
             where={"voxel_size": voxel_size},
         )
-    limits = np.full((axes, 2), np.inf) * [-1, 1] if clip is None else np.asarray(clip, np.float64)
+    limits = np.full((axes, 2), np.inf) * [-1, 1] if clip is None else _numbers(clip)
     if limits.shape != (axes, 2) or np.isnan(limits).any():
         raise SparseTensorError(f"clip has to be (low, high) for each of {axes} axes", where={"clip": clip})
     return np.broadcast_to(edges, axes).copy(), limits
+
+
+def _check_labels(labels: Tensor, ignore: int | None) -> None:
+    """Labels are counted as numbers below 2^31; that which has no vote may be any number of their type."""
+    if ignore is not None and not torch.iinfo(labels.dtype).min <= ignore <= torch.iinfo(labels.dtype).max:
+        raise SparseTensorError(
+            "ignore is no number of the labels' type", where={"ignore": ignore, "type": labels.dtype}
+        )
+    voting = labels if ignore is None else labels[labels != ignore]
+    low, high = (int(v) for v in torch.aminmax(voting)) if len(voting) else (0, 0)
+    if low < 0 or high >= 1 << 31:
+        raise SparseTensorError(
+            "labels that vote have to be in 0..2^31 - 1",
+            where={"found": f"{low}..{high}"},
+            hint="a label that stands for none: ignore=...",
+        )
+
+
+def _numbers(values: object) -> np.ndarray:
+    """As float64; what holds no numbers, or lists of unequal length, as none."""
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        return np.empty((0, 0, 0))
 
 
 def _check_inverse(values: Tensor, inverse: Tensor, count: int) -> None:

@@ -207,6 +207,10 @@ def test_relatives_are_refused_with_a_reason() -> None:
         ({**good, "conv0p1s1.kernel": torch.zeros(81, 4, 32)}, "four dimensions"),
         ({**good, "conv0p1s1.kernel": torch.zeros(4, 32)}, "27 or 125"),
         ({**good, "block1.0.conv1.kernel": torch.zeros(7, 32, 32)}, "a cross"),
+        ({**good, "block2.0.conv1.kernel": torch.tensor(1.0)}, "block2.0.conv1.kernel is (), not (offsets"),
+        ({**good, "conv0p1s1.kernel": torch.zeros(27, 4, 0)}, "conv0p1s1.kernel is (27, 4, 0), not (offsets"),
+        ({**good, "bn1.bn.weight": torch.zeros(8, device="meta")}, "bn1.bn.weight is no dense tensor"),
+        ({**good, "block3.0.conv2.kernel": torch.zeros(27, 32, 32).to_sparse()}, "no dense tensor"),
         ({key: value for key, value in good.items() if not key.startswith("block8")}, "not a U-Net of four levels"),
         (published(decoder=(256, 256, 256, 256)), "widths"),
     ]
