@@ -110,7 +110,6 @@ class Engine:
         return (manager, key) if stride == 1 else (manager, manager.strided(key, stride))
 
 
-sparse.keep_freed_memory()  # as `ssl3d train` does
 if "NUMBA_NUM_THREADS" in os.environ:
     import numba
 

@@ -14,7 +14,6 @@ from ssl3d.models.sparse.global_pooling import (
 from ssl3d.models.sparse.interpolate import Interpolation, interpolate
 from ssl3d.models.sparse.kernel_map import KernelMap, kernel_offsets
 from ssl3d.models.sparse.manager import CoordinateManager, CoordinateMapKey
-from ssl3d.models.sparse.memory import keep_freed_memory
 from ssl3d.models.sparse.modules import BatchNorm, Convolution, ConvolutionTranspose, ReLU
 from ssl3d.models.sparse.norm import InstanceNorm, StableInstanceNorm
 from ssl3d.models.sparse.pooling import AvgPooling, MaxPooling, MaxUnpooling, PoolingTranspose, SumPooling
@@ -54,7 +53,6 @@ __all__ = [
     "Union",
     "cat",
     "interpolate",
-    "keep_freed_memory",
     "kernel_offsets",
     "region_gather",
     "region_max",

@@ -122,10 +122,8 @@ def predicting(
     ensure_numba_cache(dataset.handle.workspace)
     import torch
 
-    from ssl3d.models.sparse import keep_freed_memory
     from ssl3d.pipeline.evaluation.predictor import Predictor
 
-    keep_freed_memory()
     threads = torch.get_num_threads()
     jobs = jobs or usable_cores()
     torch.set_num_threads(jobs)

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import torch
 
 from ssl3d.data.errors import UsageError
-from ssl3d.models.sparse import keep_freed_memory
 from ssl3d.models.sparse.backends import chosen_backend
 from ssl3d.pipeline.machine import package_versions, processor_name
 
@@ -92,7 +91,6 @@ def reproducible(threads: int, device: torch.device) -> Iterator[None]:
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.set_num_threads(threads)
     if device.type == "cpu":
-        keep_freed_memory()
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -120,24 +118,3 @@ def test_results_are_contiguous_and_may_be_changed_in_place() -> None:
     assert out.is_contiguous() and out.relu_().sum() == 15
     out.sum().backward()
     assert weight.grad is not None and weight.grad.is_contiguous() and weight.grad.sum() == 15
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library of Linux")
-def test_freed_memory_is_kept_where_it_is_asked_for() -> None:
-    """A large block that is freed and asked for again costs page faults unless the process keeps it."""
-    program = """
-import resource, sys, torch
-from ssl3d.models.sparse import keep_freed_memory
-if sys.argv[1] == "keep":
-    assert keep_freed_memory()
-torch.ones(12_000_000)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
-    torch.ones(12_000_000)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-    faults = [
-        int(subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True, check=True).stdout)
-        for how in ("keep", "free")
-    ]
-    assert 3 * faults[0] < faults[1]
