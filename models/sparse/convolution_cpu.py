@@ -89,6 +89,8 @@ def product(inputs: Tensor, weights: Tensor, blocks: Blocks) -> Tensor:
         (blocks.rows, O).
     """
     columns = weights.shape[2]
+    if not weights[0].numel():
+        return inputs.new_zeros(blocks.rows, columns)
     weights = _padded(weights)
     width, out_width = weights.shape[1:]
     out = inputs.new_empty(blocks.rows, out_width)
@@ -112,6 +114,8 @@ def gradient(inputs: Tensor, outputs: Tensor, blocks: Blocks) -> Tensor:
         outputs: (blocks.rows, O) float32, contiguous.
     """
     columns = outputs.shape[1]
+    if not inputs.shape[1] * columns:
+        return inputs.new_zeros(blocks.volume, inputs.shape[1], columns)
     outputs = _padded(outputs)
     width, out_width = inputs.shape[1], outputs.shape[1]
     found = inputs.new_zeros(blocks.volume, width, out_width)

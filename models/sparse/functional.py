@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ssl3d.models.sparse.errors import SparseTensorError
 from ssl3d.models.sparse.kernel_map import KernelMap
@@ -47,7 +46,8 @@ def convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tens
 
 def _check(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> None:
     if (
-        features.shape != (kernel_map.num_in, weight.shape[1])
+        weight.dim() != 3
+        or features.shape != (kernel_map.num_in, weight.shape[1])
         or len(weight) != kernel_map.volume
         or features.dtype != weight.dtype
         or features.device != weight.device
@@ -73,13 +73,30 @@ class _Convolution(torch.autograd.Function):
         return _product(features, weight, kernel_map)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         features, weight = ctx.saved_tensors
         grad, kernel_map = grad.contiguous(), ctx.kernel_map
         need_features, need_weight = ctx.needs_input_grad[:2]
-        grad_features = _product(grad, weight.transpose(1, 2), kernel_map.reverse) if need_features else None
-        return grad_features, _weight_gradient(features, grad, kernel_map) if need_weight else None, None
+        grad_features = _Convolution.apply(grad, weight.transpose(1, 2), kernel_map.reverse) if need_features else None
+        return grad_features, _WeightGradient.apply(features, grad, kernel_map) if need_weight else None, None
+
+
+class _WeightGradient(torch.autograd.Function):
+    """Linear in the features and in the gradient of the output, as the convolution is in features and weights: each is
+    made of the others, so gradients have gradients (``create_graph=True``)."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, grad: Tensor, kernel_map: KernelMap) -> Tensor:
+        ctx.save_for_backward(features, grad)
+        ctx.kernel_map = kernel_map
+        return _weight_gradient(features.contiguous(), grad, kernel_map)
+
+    @staticmethod
+    def backward(ctx: Any, grad_weight: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        features, grad = ctx.saved_tensors
+        kernel_map, (need_features, need_grad) = ctx.kernel_map, ctx.needs_input_grad[:2]
+        back = _Convolution.apply(grad, grad_weight.transpose(1, 2), kernel_map.reverse) if need_features else None
+        return back, _Convolution.apply(features, grad_weight, kernel_map) if need_grad else None, None
 
 
 def _product(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, product
+from math import prod
+from operator import index
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -24,16 +26,21 @@ if TYPE_CHECKING:
     from ssl3d.models.sparse.convolution_cpu import Blocks
 
 Engine = Literal["numba", "torch"]
+LARGEST_KERNEL = 1 << 18
+"""Cells of a kernel: each has a list of pairs of its own."""
 Ints = tuple[int, ...]
 """One number for each spatial axis."""
 
 
 def ints(value: int | Sequence[int], axes: int) -> Ints:
     """``3`` -> ``(3, 3, 3)`` with three axes; a sequence of as many numbers stays. All have to be at least 1."""
-    numbers = (value,) * axes if isinstance(value, int) else tuple(int(v) for v in value)
-    if len(numbers) != axes or min(numbers) < 1:
+    try:
+        numbers = tuple(map(index, value)) if isinstance(value, Sequence) else (index(value),) * axes
+    except TypeError:  # no integers
+        numbers = ()
+    if not numbers or len(numbers) != axes or min(numbers) < 1:
         raise SparseTensorError(
-            f"sizes, strides and dilations are one number, or one for each of {axes} axes, and at least 1",
+            f"sizes, strides, dilations and channels are one integer, or one for each of {axes} axes, and at least 1",
             where={"given": value},
         )
     return numbers
@@ -54,6 +61,12 @@ def axis_offsets(kernel_size: Ints, step: Ints) -> list[list[int]]:
 
 def kernel_offsets(kernel_size: Ints, step: Ints) -> list[Ints]:
     """Offsets of a kernel in coordinate units, in the order of the weights. ``step``: tensor stride x dilation."""
+    if prod(kernel_size) > LARGEST_KERNEL:
+        raise SparseTensorError(
+            "the kernel is too large",
+            where={"kernel size": kernel_size, "cells": prod(kernel_size), "limit": LARGEST_KERNEL},
+            hint="a pooling as large as its stride has no such limit",
+        )
     return [offset[::-1] for offset in product(*axis_offsets(kernel_size, step)[::-1])]
 
 

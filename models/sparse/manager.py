@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,10 @@ from torch import Tensor
 from ssl3d.models.sparse import sites
 from ssl3d.models.sparse.errors import SparseTensorError
 from ssl3d.models.sparse.kernel_map import CoordinateMap, Engine, Ints, KernelMap, build_kernel_map, ints, times
+from ssl3d.models.sparse.keys import check_batch_size
+
+_ORIGINS = count()
+"""Numbers of families, counted over all managers: a key of one then names nothing in another."""
 
 
 class CoordinateMapKey(NamedTuple):
@@ -20,7 +25,7 @@ class CoordinateMapKey(NamedTuple):
     """
 
     stride: Ints
-    origin: int = 0
+    origin: int
 
 
 class CoordinateManager:
@@ -40,7 +45,6 @@ class CoordinateManager:
         self._derived: dict[tuple[object, ...], CoordinateMapKey] = {}
         self._sources: dict[int, CoordinateMapKey] = {}  # what a family was derived from, by origin
         self._batch_sizes: dict[int, int] = {}
-        self._origins = 0
 
     def engine_for(self, device: torch.device) -> Engine:
         return self._engine or ("numba" if device.type == "cpu" else "torch")
@@ -62,7 +66,10 @@ class CoordinateManager:
         engine = self.engine_for(coordinates.device)
         self._check_company(coordinates)
         stride = sites.check_coordinates(coordinates, tensor_stride, engine)
-        coordinates = coordinates.detach().to(torch.int32).contiguous()
+        if batch_size is not None:
+            check_batch_size(batch_size, len(stride))
+        # a copy: keys would not follow a change of the caller's coordinates
+        coordinates = coordinates.detach().to(torch.int32, copy=True, memory_format=torch.contiguous_format)
         found = 0 if not len(coordinates) else int(coordinates[:, 0].max()) + 1
         if batch_size is not None and found > batch_size:
             raise SparseTensorError(
@@ -189,8 +196,10 @@ class CoordinateManager:
     def _new_family(
         self, stride: Ints, made: CoordinateMap, source: CoordinateMapKey | None = None
     ) -> CoordinateMapKey:
-        key = CoordinateMapKey(stride, self._origins)
-        self._origins += 1
+        origin = next(_ORIGINS)
+        while origin in self._batch_sizes or origin in self._sources:  # of a manager that another process has made
+            origin = next(_ORIGINS)
+        key = CoordinateMapKey(stride, origin)
         self._maps[key] = made
         if source is not None:
             self._sources[key.origin] = source

@@ -20,7 +20,7 @@ I64 = npt.NDArray[np.int64]
 
 _BITS = tuple(FIELD_BITS.get(axes, 0) for axes in range(5))
 _LIMITS = tuple(COORDINATE_LIMIT.get(axes, 0) for axes in range(5))
-_BEHIND_ALL = np.int64(1) << 62
+_BEHIND_ALL = np.int64(np.iinfo(np.int64).max)
 _WORK_OF_A_THREAD = 300_000
 """Steps of a pass (3 ns each) for which starting one more thread (0.1 ms) pays."""
 CLIPPED = -1

@@ -26,7 +26,9 @@ def check_coordinates(coordinates: Tensor, tensor_stride: int | Ints, engine: En
             hint="take the floor of xyz / voxel_size (never truncate: it rounds negative numbers the other way)",
         )
     stride = ints(tensor_stride, coordinates.shape[1] - 1)
-    _check_range(coordinates if coordinates.dtype == torch.int32 else coordinates.long(), engine)
+    _check_stride(stride)
+    coordinates = coordinates if coordinates.dtype == torch.int32 else coordinates.long()
+    _check_range(coordinates, engine)
     if max(stride) > 1 and bool((coordinates[:, 1:] % torch.tensor(stride, device=coordinates.device)).any()):
         raise SparseTensorError("coordinates have to be multiples of the tensor stride", where={"stride": stride})
     return stride

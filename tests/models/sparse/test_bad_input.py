@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import gradgradcheck
 
 from ssl3d.models.sparse import (
     AvgPooling,
     BatchNorm,
     Convolution,
+    ConvolutionTranspose,
     CoordinateManager,
     GlobalMaxPooling,
+    GlobalSumPooling,
     MaxPooling,
+    PoolingTranspose,
     Pruning,
     SparseTensor,
     SparseTensorError,
+    SumPooling,
     TensorField,
+    Union,
     interpolate,
     region_max,
     region_sum,
@@ -29,6 +36,8 @@ from ssl3d.models.sparse import (
     voxel_reduce,
     voxelize,
 )
+from ssl3d.models.sparse.functional import convolution
+from ssl3d.models.sparse.keys import BATCH_LIMIT, COORDINATE_LIMIT
 
 MakeSites = Callable[..., Tensor]
 ENGINES = pytest.mark.parametrize("engine", ["numba", "torch"])
@@ -46,6 +55,108 @@ def refused(function: Callable[[], object], match: str) -> None:
 
 
 # ---------------------------------------------------------------- sites
+
+
+@ENGINES
+@pytest.mark.parametrize("axes", [2, 3, 4])
+def test_clouds_up_to_the_last_batch_index_have_their_pairs(engine: Any, axes: int) -> None:
+    """Keys of the upper half of the batch indices have their highest bit but the sign set."""
+    clouds = BATCH_LIMIT[axes]
+    high = COORDINATE_LIMIT[axes] - 1
+    line = torch.tensor([[high - 2] * axes, [high - 1] * axes, [high] * axes])
+    batch = torch.arange(clouds).repeat_interleave(3)
+    manager = CoordinateManager(engine)
+    key = manager.insert(torch.cat([batch[:, None], line.repeat(clouds, 1)], 1))
+    same = manager.kernel_map(key, key, 3)
+    assert same.num_pairs == clouds * 7  # three centers, and two neighbors seen from both ends
+    for pair in same.pairs:
+        assert torch.equal(batch[pair.source.long()], batch[pair.target.long()])
+    coarse = manager.strided(key, 2)
+    assert manager.kernel_map(key, coarse, 2).num_pairs == clouds * 3
+    assert bool((manager.parents(key, coarse) >= 0).all())
+
+
+def test_tensor_strides_that_no_key_has_room_for() -> None:
+    for stride in (1025, (1, 1 << 20, 1), 10**9):
+        refused(lambda stride=stride: SparseTensor(torch.ones(1, 1), THREE[:1], tensor_stride=stride), "too large")
+    assert len(SparseTensor(torch.ones(1, 1), THREE[:1], tensor_stride=1024)) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int64])
+def test_coordinates_of_any_integers(dtype: torch.dtype) -> None:
+    x = SparseTensor(torch.ones(3, 1), (THREE * 2).to(dtype), tensor_stride=2)
+    assert x.C.dtype == torch.int32 and torch.equal(x.C, 2 * THREE.int())
+    refused(lambda: SparseTensor(torch.ones(3, 1), THREE.to(dtype), tensor_stride=2), "multiples of the tensor stride")
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, (2.5, 2, 2), "222", None, (2, 2), (2, 2, 0)])
+def test_sizes_are_integers(value: Any) -> None:
+    x = three()
+    refused(lambda: SparseTensor(torch.ones(3, 1), THREE * 0, tensor_stride=value), "at least 1")
+    refused(lambda: SumPooling(2, value)(x), "at least 1")
+    if value != (2, 2):  # a layer of two axes
+        refused(lambda: Convolution(4, 2, value), "at least 1")
+        refused(lambda: Convolution(4, 2, 3, dilation=value), "at least 1")
+
+
+@pytest.mark.parametrize("value", [np.int64(2), [2, 2, 2], np.array([2, 2, 2]), torch.tensor([2, 2, 2])])
+def test_integers_of_any_library(value: Any) -> None:
+    assert Convolution(4, 2, value, value).stride == (2, 2, 2)
+    assert SumPooling(value, value)(three()).tensor_stride == (2, 2, 2)
+
+
+@pytest.mark.parametrize("channels", [(0, 4), (4, 0), (-1, 4), (2.5, 4)])
+def test_layers_have_channels(channels: tuple[int, int]) -> None:
+    for size in (1, 3):
+        refused(lambda size=size: Convolution(*channels, size), "channels")
+
+
+def test_kernels_of_more_cells_than_anyone_waits_for() -> None:
+    for layer in (SumPooling(2001), MaxPooling(10**9, 2), PoolingTranspose(10**5, sites="generated")):
+        refused(lambda layer=layer: layer(three()), "the kernel is too large")
+    assert len(SumPooling(512, 512)(three())) == 1
+
+
+def test_batch_sizes() -> None:
+    for size in (-1, 513, 10**9, 2.5, "3"):
+        refused(lambda size=size: SparseTensor(torch.ones(3, 1), THREE, batch_size=size), "0 to 512 clouds")
+        refused(lambda size=size: GlobalSumPooling()(three(), size), "0 to 512 clouds")
+    assert GlobalSumPooling()(three(), 512).F.shape == (512, 4)
+
+
+def test_the_callers_coordinates_may_change_afterwards() -> None:
+    coordinates = THREE.int()
+    x = SparseTensor(torch.ones(3, 1), coordinates)
+    coordinates.zero_()
+    assert torch.equal(x.C, THREE.int()) and len(SumPooling(2, 2)(x)) == 2
+
+
+def test_a_key_names_nothing_in_another_manager() -> None:
+    x, y = three(), three()
+    refused(lambda: Convolution(4, 2, 3)(x, y.coordinate_map_key), "no coordinates are known")
+    refused(lambda: x.with_features(x.F, y.coordinate_map_key), "no coordinates are known")
+    for layer in (Convolution(4, 2, 3), SumPooling(3)):
+        refused(lambda layer=layer: layer(x, THREE), "a sparse tensor or a key")
+
+
+@torch.no_grad()
+def test_copies_go_on_as_the_original(random_sites: MakeSites) -> None:
+    sites = random_sites(5, batches=2)
+    x = SparseTensor(torch.randn(len(sites), 4), sites)
+    layers = nn.ModuleList([Convolution(4, 4, 3), Convolution(4, 4, 2, 2), ConvolutionTranspose(4, 4, 2, 2)])
+
+    def through(x: SparseTensor, layers: nn.ModuleList) -> Tensor:
+        y = layers[2](layers[1](layers[0](x)))
+        some = Pruning()(y, torch.arange(len(y)) % 2 == 0)
+        out: Tensor = Union()([some, y]).F
+        return out
+
+    before = through(x, layers)
+    for copied in (copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))):
+        y, same = copied(x), copied(layers)
+        assert y.coordinate_manager is not x.coordinate_manager and torch.equal(through(y, same), before)
+        key = y.coordinate_manager.insert(sites)
+        assert key != y.coordinate_map_key and torch.equal(through(y, same), before)
 
 
 # ---------------------------------------------------------------- features
@@ -106,6 +217,42 @@ def test_maxima_over_nothing_have_gradients(engine: Any) -> None:
     values = torch.zeros(0, 2, requires_grad=True)
     region_max(values, torch.zeros(0, dtype=torch.int64), 5, engine=engine).sum().backward()
     assert values.grad is not None
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(0, 8), (3, 0), (0, 0)])
+def test_convolutions_of_no_channels(inputs: int, outputs: int) -> None:
+    manager = CoordinateManager()
+    key = manager.insert(THREE)
+    features = torch.ones(3, inputs, requires_grad=True)
+    weight = torch.ones(27, inputs, outputs, requires_grad=True)
+    out = convolution(features, weight, manager.kernel_map(key, key, 3))
+    out.sum().backward()
+    assert out.shape == (3, outputs) and not out.any()
+    assert features.grad is not None and weight.grad is not None and not features.grad.any()
+    refused(lambda: convolution(features, weight[0], manager.kernel_map(key, key, 3)), "fit each other")
+
+
+@pytest.mark.parametrize("kind", ["same", "down", "up"])
+def test_gradients_of_gradients(random_sites: MakeSites, kind: str) -> None:
+    manager = CoordinateManager()
+    fine = manager.insert(random_sites(3, 0.5))
+    coarse = manager.strided(fine, 2)
+    kernel_map = {
+        "same": manager.kernel_map(fine, fine, 3),
+        "down": manager.kernel_map(fine, coarse, 2),
+        "up": manager.kernel_map(coarse, fine, 2, transposed=True),
+    }[kind]
+    features = torch.randn(kernel_map.num_in, 2, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(kernel_map.volume, 2, 3, dtype=torch.float64, requires_grad=True)
+    assert gradgradcheck(lambda f, w: convolution(f, w, kernel_map), (features, weight))
+
+    def penalty(dtype: torch.dtype) -> Tensor:
+        f, w = (value.detach().to(dtype).requires_grad_() for value in (features, weight))
+        (slope,) = torch.autograd.grad(convolution(f, w, kernel_map).sum(), f, create_graph=True)
+        (found,) = torch.autograd.grad(slope.square().sum(), w)
+        return found.double()
+
+    assert penalty(torch.float64).any() and torch.allclose(penalty(torch.float32), penalty(torch.float64), 1e-4, 1e-5)
 
 
 @ENGINES

@@ -117,7 +117,8 @@ def test_threads_do_not_change_a_map(random_sites: Sites, threads: int) -> None:
     finally:
         torch.set_num_threads(before)
     other = CoordinateManager("torch")
-    slow = other.kernel_map(other.insert(coordinates), key, 3)
+    own = other.insert(coordinates)
+    slow = other.kernel_map(own, own, 3)
     assert torch.equal(fast.source, slow.source) and torch.equal(fast.target, slow.target)
     assert fast.begins == slow.begins
 
