@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,21 @@ class Confusion:
         return bool(np.array_equal(self.counts, other.counts)) and self.ignored == other.ignored
 
     __hash__ = None  # type: ignore[assignment]  # mutable
+
+
+def classes_of(raw: npt.NDArray[Any], valid: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """Original ids -> classes, as official evaluators read label files: any id that is not valid becomes IGNORE.
+
+    So an invalid truth is skipped, and an invalid prediction a miss of the true class and false for nobody.
+
+    Args:
+        raw: (n,) integers, whatever stands in the file (ScanNet's has 50 and 149).
+        valid: the C original ids of the classes, in class order.
+    """
+    result = np.full(raw.shape, IGNORE, np.uint8)
+    for c, raw_id in enumerate(valid):
+        result[raw == raw_id] = c
+    return result
 
 
 def _strange(prediction: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8], num_classes: int) -> list[int]:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from ssl3d.data.errors import UsageError
 from ssl3d.pipeline.evaluation import report_formats
-from ssl3d.pipeline.evaluation.protocols import Scores
+from ssl3d.pipeline.evaluation.protocols import PROTOCOLS, Scores
 from ssl3d.pipeline.evaluation.result import EvalResult
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SUMMARY = report_formats.SUMMARY
-"""Columns before the classes. Acc is the accuracy that the protocol defines, OA = correct / all points with a truth."""
+"""The first columns. Acc is the accuracy that the protocol defines, OA = correct / all points with a truth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Cell:
 class Row:
     """One run, or the mean of several seeds (``seeds`` > 1), under one protocol.
 
-    ``cells`` are those of SUMMARY, then one per class.
+    ``cells`` are those of ``summary``, then one per class.
     """
 
     result: EvalResult
@@ -55,9 +55,19 @@ class Row:
         averaged = "" if self.result.weights == "own" else f" ({self.result.weights})"
         return f"{self.result.method}{averaged}, mean ± std of {self.seeds} seeds"
 
+    @property
+    def summary(self) -> tuple[str, ...]:
+        """Heads of the columns before the classes."""
+        return (*SUMMARY, *PROTOCOLS[self.protocol].others)
+
+    @property
+    def iou(self) -> tuple[Cell, ...]:
+        """One per class."""
+        return self.cells[len(self.summary) :]
+
     def mean_over(self, classes: Collection[str]) -> Cell:
         """Mean IoU over some classes (the head, the tail), without those that the protocol leaves out."""
-        cells = zip(self.result.classes, self.cells[len(SUMMARY) :], strict=True)
+        cells = zip(self.result.classes, self.iou, strict=True)
         values = [cell.value for name, cell in cells if name in classes and not math.isnan(cell.value)]
         return Cell(statistics.fmean(values) if values else math.nan)
 
@@ -72,6 +82,11 @@ class Group:
     classes: tuple[str, ...]
     colors: tuple[str, ...]
     rows: tuple[Row, ...]
+
+    @property
+    def summary(self) -> tuple[str, ...]:
+        """Heads of the columns before the classes."""
+        return self.rows[0].summary
 
     @property
     def title(self) -> str:
@@ -145,7 +160,7 @@ FORMATS: dict[str, Callable[[Report], str]] = {
 
 
 def _cells(scores: Scores) -> tuple[Cell, ...]:
-    values = (scores.miou, scores.accuracy, scores.overall_accuracy, *scores.iou)
+    values = (scores.miou, scores.accuracy, scores.overall_accuracy, *scores.others, *scores.iou)
     return tuple(Cell(100 * value) for value in values)
 
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ssl3d.pipeline.evaluation.protocols import PROTOCOLS
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
@@ -35,7 +37,8 @@ def json_text(report: Report) -> str:
             "weights": row.result.weights,
             "miou": _number(row.cells[0]),
             "accuracy": _number(row.cells[1]),
-            "iou": dict(zip(row.result.classes, map(_number, row.cells[len(SUMMARY) :]), strict=True)),
+            **{name.lower(): _number(cell) for name, cell in _others(row).items()},
+            "iou": dict(zip(row.result.classes, map(_number, row.iou), strict=True)),
         }
         for row in report.rows
     ]
@@ -44,16 +47,19 @@ def json_text(report: Report) -> str:
 
 def csv_text(report: Report) -> str:
     classes = list(dict.fromkeys(name for row in report.rows for name in row.result.classes))
+    more = list(dict.fromkeys(name for row in report.rows for name in _others(row)))
     trained = ("run", "method", "backbone", "dataset", "split", "seed")
     facts = (*trained, "subset", "checkpoint", "weights", "step", "scans", "points")
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    scores = ("miou", "accuracy", "overall_accuracy", "head_miou", "tail_miou")
+    scores = ("miou", "accuracy", "overall_accuracy", *(name.lower() for name in more), "head_miou", "tail_miou")
     writer.writerow([*facts, "protocol", *scores, *(f"iou:{name}" for name in classes)])
     for row in report.rows:
-        iou = dict(zip(row.result.classes, row.cells[len(SUMMARY) :], strict=True))
+        iou = dict(zip(row.result.classes, row.iou, strict=True))
+        others = _others(row)
         parts = [row.mean_over(row.result.head), row.mean_over(row.result.tail)]
-        cells = [*row.cells[: len(SUMMARY)], *parts, *(iou.get(name) for name in classes)]
+        first = [*row.cells[: len(SUMMARY)], *(others.get(name) for name in more)]
+        cells = [*first, *parts, *(iou.get(name) for name in classes)]
         values = ["" if cell is None or (number := _number(cell)) is None else repr(number) for cell in cells]
         writer.writerow([*(getattr(row.result, fact) for fact in facts), row.protocol, *values])
     return out.getvalue()
@@ -68,7 +74,7 @@ def markdown(report: Report) -> str:
 
     parts = []
     for group in report.groups:
-        head = ["Run", "Labels", "Protocol", *SUMMARY, *group.classes]
+        head = ["Run", "Labels", "Protocol", *group.summary, *group.classes]
         rule = ["---"] * 3 + ["---:"] * (len(head) - 3)
         rows = [
             [*map(escape, (row.name, row.result.split, row.protocol)), *_texts(row, lambda text: f"**{text}**")]
@@ -93,7 +99,7 @@ def latex(report: Report) -> str:
 
     parts = ["% needs \\usepackage{booktabs,graphicx}"]
     for group in report.groups:
-        heads = [*SUMMARY, *(f"\\rotatebox{{90}}{{{escape(name)}}}" for name in group.classes)]
+        heads = [*group.summary, *(f"\\rotatebox{{90}}{{{escape(name)}}}" for name in group.classes)]
         lines = [
             " & ".join(
                 [
@@ -140,7 +146,7 @@ tbody td:nth-child(4) { border-left: 1px solid #d0d7de; } b { color: #0a3069; }
 def html_page(report: Report) -> str:
     parts = []
     for group in report.groups:
-        heads = "".join(f"<th>{name}</th>" for name in ("Run", "Labels", "Protocol", *SUMMARY))
+        heads = "".join(f"<th>{name}</th>" for name in ("Run", "Labels", "Protocol", *group.summary))
         heads += "".join(
             f'<th class="class"><span>{html.escape(name)}</span>'
             f'<i class="chip" style="background:{html.escape(color)}"></i></th>'
@@ -205,7 +211,7 @@ def _fits(table: Table, width: int) -> bool:
 def _wide(group: Group) -> Table:
     """A run per row."""
     table = _table("Run", "Labels", "Protocol")
-    for head in _plain(*SUMMARY, *short_names(group.classes)):
+    for head in _plain(*group.summary, *short_names(group.classes)):
         table.add_column(head, justify="right", no_wrap=True)
     for row in group.rows:
         table.add_row(*_plain(row.name, row.result.split, row.protocol), *map(_rich, row.cells))
@@ -219,10 +225,10 @@ def _number_rows(group: Group) -> list[str]:
 def _overview(group: Group, numbers: Sequence[str]) -> Table:
     several = len(group.rows) > 1
     table = _table(*([""] if several else []), "Run", "Labels", "Protocol")
-    for name in SUMMARY:
+    for name in group.summary:
         table.add_column(name, justify="right", no_wrap=True)
     for number, row in zip(numbers, group.rows, strict=True):
-        cells = map(_rich, row.cells[: len(SUMMARY)])
+        cells = map(_rich, row.cells[: len(row.summary)])
         facts = _plain(*([number] if several else []), row.name, row.result.split, row.protocol)
         table.add_row(*facts, *cells)
     return table
@@ -243,7 +249,7 @@ def _per_class(group: Group, numbers: Sequence[str], width: int) -> list[Table]:
             table.add_column(number if len(group.rows) > 1 else "", justify="right", no_wrap=True)
         for index, (name, color) in enumerate(zip(group.classes, group.colors, strict=True)):
             head = Text.assemble(("■ ", color), name)
-            table.add_row(head, *(_rich(row.cells[len(SUMMARY) + index]) for row in chosen))
+            table.add_row(head, *(_rich(row.iou[index]) for row in chosen))
         table.add_section()
         first = group.rows[0].result
         for name, classes in (("head", first.head), ("tail", first.tail)):
@@ -280,13 +286,13 @@ def short_names(classes: Sequence[str]) -> list[str]:
 
 
 def _legend(group: Group) -> str:
-    absent = "counts as 0" if group.protocol == "semantickitti" else "is left out of the mean (-)"
-    accuracy = (
-        "Acc = TP / (TP + FP) as the official evaluator, OA = correct / all labeled points"
-        if group.protocol == "semantickitti"
-        else "Acc = OA = correct / all labeled points"
-    )
-    return f"{group.protocol}: a class without any point {absent}; {accuracy}."
+    rule = PROTOCOLS[group.protocol]
+    return f"{group.protocol}: a class without any point {rule.absent}; {rule.columns}."
+
+
+def _others(row: Row) -> dict[str, Cell]:
+    """The columns that only some protocols have."""
+    return dict(zip(row.summary[len(SUMMARY) :], row.cells[len(SUMMARY) :], strict=False))  # the classes follow
 
 
 def _texts(row: Row, strong: Callable[[str], str]) -> list[str]:

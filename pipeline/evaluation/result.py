@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ssl3d.data.errors import DataError
 from ssl3d.pipeline.evaluation.confusion import Confusion
 from ssl3d.pipeline.evaluation.protocols import Scores, score
 from ssl3d.pipeline.files import read_json, write_json
@@ -66,7 +67,11 @@ class EvalResult:
         return self.confusion.points
 
     def scores(self, protocol: str) -> Scores:
-        return score(self.confusion, protocol)
+        """The scores under the protocol of that name. ``DataError`` names the run whose predictions it refuses."""
+        try:
+            return score(self.confusion, protocol)
+        except DataError as error:
+            raise DataError(error.what, where={"run": self.name, **error.where}, hint=error.hint) from error
 
     def save(self, path: Path) -> None:
         """Writes JSON, whole or not at all."""

@@ -19,6 +19,7 @@ from ssl3d.models.ema import ema_update
 from ssl3d.models.methods.base import Method, Phase
 from ssl3d.models.methods.registry import get_method
 from ssl3d.pipeline.dataset import Places, PreparedDataset
+from ssl3d.pipeline.evaluation.protocols import protocol_of
 from ssl3d.pipeline.files import digest_file
 from ssl3d.pipeline.training import checkpoint, public_checkpoint
 from ssl3d.pipeline.training.batches import BatchMaker, Stream, batch_items
@@ -84,7 +85,7 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None, need
             name=prepared.name,
             key=prepared.product.key,
             classes=tuple(prepared.spec.classes),
-            protocol=prepared.spec.name,
+            protocol=protocol_of(prepared.spec.name, prepared.spec.splits["val"]),
             stages=stages,
         ),
         split=SplitRef(

@@ -60,8 +60,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--protocol",
-            metavar="semantickitti|nanmean",
-            help="The arithmetic; may be repeated.",
+            metavar="NAME",
+            help="The arithmetic: semantickitti, nuscenes, scannet, nanmean ...; may be repeated.",
             show_default="the dataset's own",
         ),
     ] = None,
