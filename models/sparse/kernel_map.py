@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import pairwise, product
 from math import prod
 from operator import index
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,8 +34,9 @@ Ints = tuple[int, ...]
 
 def ints(value: int | Sequence[int], axes: int) -> Ints:
     """``3`` -> ``(3, 3, 3)`` with three axes; a sequence of as many numbers stays. All have to be at least 1."""
+    given: Any = value  # numbers and arrays of other libraries will do
     try:
-        numbers = tuple(map(index, value)) if isinstance(value, Sequence) else (index(value),) * axes
+        numbers = tuple(index(number) for number in (given if hasattr(given, "__len__") else (given,) * axes))
     except TypeError:  # no integers
         numbers = ()
     if not numbers or len(numbers) != axes or min(numbers) < 1:

@@ -160,7 +160,7 @@ def test_a_row_holds_the_middle_ratio_and_memory(bench: sparse.Bench) -> None:
     bench.versions["minkowski"] = "MinkowskiEngine 0.5.4 (torch 2.13.0)"
     step, memory = sparse._rows(bench, STEP, Compared([1, 2, 4], [3, 4, 4], (100.0, 150.0), 10, None, 1e-6))
     assert (step["ours"], step["theirs"], step["ratio"], step["unit"]) == (2, 4, 2, "s")
-    assert step["ratios"] == [1, 3] and step["rival"] == "MinkowskiEngine 0.5.4 (torch 2.13.0), 1 threads"
+    assert step["ratios"] == [1, 3] and step["rival"] == "MinkowskiEngine 0.5.4 (torch 2.13.0), 1 thread"
     assert (memory["name"], memory["ratio"], memory["unit"]) == ("memory MinkUNet18 0.4m b2", 1.5, "MB")
 
 
