@@ -20,7 +20,6 @@ CURVE_POINTS = 40
 PARTS = ("miou", "head", "tail")
 ROLE = {"val": "test", "holdout": "dev"}
 """Subset -> what its streets are for."""
-BEGIN, END = "<!-- gains: begin -->", "<!-- gains: end -->"
 
 Record = dict[str, Any]
 
@@ -278,12 +277,3 @@ def markdown(value: Record, machine: Mapping[str, Any], pictures: str = "") -> s
             lines += ["", f"![{name}]({pictures}gains-{name}.png)"]
     command = machine.get("command")
     return "\n".join([*([f"`{command}`", ""] if command else []), *lines]) + "\n"
-
-
-def replace_section(page: str, section: str) -> str:
-    """``page`` with ``section`` between its two marks. ``ValueError`` when it has not both, in order."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page has no lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{section}{END}{after}"

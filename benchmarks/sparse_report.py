@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-BEGIN, END = "<!-- sparse: begin -->", "<!-- sparse: end -->"
 _OPERATOR = re.compile(
     r"op (?P<operator>\w+) (?P<channels>\d+)ch stride(?P<stride>\d+) (?P<passes>forward\S*)(?P<rest>.*)"
 )
@@ -67,13 +66,4 @@ def _settings(settings: Mapping[str, str]) -> str:
     return " ".join(f"{name}={value}" for name, value in settings.items() if name[:3] in ("OMP", "OPE"))
 
 
-def replace_section(page: str, section: str) -> str:
-    """``page`` with ``section`` between its two marks. ``ValueError`` when it has not both, in order."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page has no lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{section}{END}{after}"
-
-
-__all__ = ["BEGIN", "END", "markdown", "replace_section"]
+__all__ = ["markdown"]

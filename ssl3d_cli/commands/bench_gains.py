@@ -271,14 +271,10 @@ def _replace(docs: Path, value: Mapping[str, Any], folder: Path) -> None:
     import os
 
     from ssl3d.benchmarks import gains_report
+    from ssl3d.benchmarks.pages import write_section
 
     relative = Path(os.path.relpath(folder.resolve(), docs.resolve().parent)).as_posix() + "/"
-    section = gains_report.markdown(value["gains"], value["machine"], relative)
-    try:
-        page = gains_report.replace_section(docs.read_text(encoding="utf-8"), section)
-    except (OSError, ValueError) as error:
-        raise UsageError("the page cannot be written", where={"file": docs, "reason": error}) from error
-    _write(docs, page)
+    write_section(docs, "gains", gains_report.markdown(value["gains"], value["machine"], relative))
 
 
 def _write(path: Path, text: str) -> None:

@@ -65,7 +65,9 @@ def sparse(
 ) -> None:
     """Training steps, inference, maps and operators of the sparse engine, in turns with MinkowskiEngine and spconv."""
     from ssl3d.benchmarks import sparse as measured
+    from ssl3d.benchmarks.pages import write_section
     from ssl3d.benchmarks.sparse_plan import measurements
+    from ssl3d.benchmarks.sparse_report import markdown
     from ssl3d.cli.commands.bench import describe_machine, draw, write_figures
 
     start = time.monotonic()
@@ -97,7 +99,7 @@ def sparse(
         draw(rows, machine)
     facts: dict[str, object] = {"took": console.time_text(time.monotonic() - start)}
     for page in docs or ():
-        _replace(page, rows, machine)
+        write_section(page, "sparse", markdown(rows, machine))
         facts["page"] = page
     if json_file is not None and not report_only:
         facts = {"wrote": json_file, **facts}
@@ -128,16 +130,3 @@ def _kept(path: Path | None, needed: bool) -> dict[str, Any] | None:
 def _command() -> str:
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--debug")]
     return shlex.join(["ssl3d", *words]) if words[:2] == ["bench", "sparse"] else "ssl3d bench sparse"
-
-
-def _replace(page: Path, rows: list[dict[str, Any]], machine: dict[str, Any]) -> None:
-    from ssl3d.benchmarks import sparse_report
-    from ssl3d.data.atomic import write_whole
-    from ssl3d.pipeline.files import writing
-
-    try:
-        text = sparse_report.replace_section(page.read_text(encoding="utf-8"), sparse_report.markdown(rows, machine))
-    except (OSError, ValueError) as error:
-        raise UsageError("the page cannot be written", where={"file": page, "reason": error}) from error
-    with writing(page.parent):
-        write_whole(page, text.encode())

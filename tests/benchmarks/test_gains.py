@@ -266,7 +266,7 @@ def test_a_run_that_fails_is_reported_and_stops_no_other(
     assert [run["variant"] for run in value["gains"]["runs"]] == ["supervised"]
     assert value["gains"]["failed"][0]["run"] == "mean_teacher, scan 100%, seed 0"
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{gains_report.BEGIN}\nfrom before\n{gains_report.END}\nafter\n")
+    page.write_text("before\n<!-- gains: begin -->\nfrom before\n<!-- gains: end -->\nafter\n")
     report = ["--report-only", "--out", str(tmp_path / "report"), "--docs", str(page)]
     assert app.run(["bench", "gains", *place, *report]) == 0
     written = page.read_text()

@@ -189,7 +189,7 @@ def test_without_a_rival_ours_are_measured_and_the_command_succeeds(
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(sparse, "default_python", lambda engine: None)
     file, page = tmp_path / "out" / "sparse.json", tmp_path / "page.md"
-    page.write_text(f"before\n{sparse_report.BEGIN}\nold\n{sparse_report.END}\nafter\n")
+    page.write_text("before\n<!-- sparse: begin -->\nold\n<!-- sparse: end -->\nafter\n")
     words = ["bench", "sparse", "--json", str(file), "--jobs", "1", "--quick", "--docs", str(page)]
     assert app.run(words) == 0
     assert "make minkowski" in " ".join(capsys.readouterr().out.split())
