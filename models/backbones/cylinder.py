@@ -21,7 +21,7 @@ from ssl3d.models.backbones.base import Inputs, InputSpec, NoElementsError, coll
 from ssl3d.models.backbones.voxels import SiteInputs, point_feature
 from ssl3d.models.distributed import world_size
 from ssl3d.models.elements import ElementMap
-from ssl3d.models.sparse import SparseTensorError, region_max
+from ssl3d.models.sparse import SparseTensorError, region_max, unique_voxels
 
 Floats = npt.NDArray[np.float64]
 Cells = tuple[int, int, int]
@@ -122,17 +122,14 @@ class CylinderInputSpec(InputSpec):
             raise NoElementsError("no view of this batch has a point with finite coordinates")
         position = cylindrical(points[finite])
         index = self.grid.index(position)
-        _, n_phi, n_z = self.grid.cells
-        keys = batch[finite] * math.prod(self.grid.cells) + (index[:, 0] * n_phi + index[:, 1]) * n_z + index[:, 2]
-        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-        coordinates = np.column_stack([batch[finite], index])[first].astype(np.int32)
+        coordinates, inverse = unique_voxels(torch.from_numpy(np.column_stack([batch[finite], index])))
         columns = [position - self.grid.centers(index), position, points[finite, :2]]
         columns += [point_feature(views, name)[finite] for name in self.features]
         features = np.concatenate(columns, 1, dtype=np.float32, casting="same_kind")
-        point_to_cell = _spread(inverse.reshape(-1), finite, -1)
+        point_to_cell = _spread(inverse.numpy(), finite, -1)
         return CylinderInputs(
             elements=ElementMap(torch.from_numpy(point_to_cell), len(coordinates)),
-            coordinates=torch.from_numpy(coordinates),
+            coordinates=coordinates,
             features=torch.from_numpy(_spread(features, finite, 0)),
             **shared,
         )
