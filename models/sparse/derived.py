@@ -1,4 +1,4 @@
-"""What operators derive from the maps of a coordinate manager, made once for each manager and freed with it."""
+"""What operators and backends derive from the maps of a coordinate manager: made once, and freed with it."""
 
 from __future__ import annotations
 

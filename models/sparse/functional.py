@@ -16,8 +16,7 @@ from torch import Tensor
 
 from ssl3d.models.sparse.errors import SparseTensorError
 from ssl3d.models.sparse.kernel_map import KernelMap
-
-_HALF_TYPES = (torch.float16, torch.bfloat16)
+from ssl3d.models.sparse.precision import wider
 
 
 def convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -105,7 +104,7 @@ def _product(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         from ssl3d.models.sparse import convolution_cpu
 
         return convolution_cpu.product(features, weight, kernel_map.blocks)
-    dtype = torch.float32 if features.dtype in _HALF_TYPES else features.dtype
+    dtype = wider(features.dtype)
     if kernel_map.identity is None:
         out = features.new_zeros(kernel_map.num_out, weight.shape[2], dtype=dtype)
     else:

@@ -17,10 +17,10 @@ from ssl3d.models.sparse import maps_torch
 from ssl3d.models.sparse.errors import SparseTensorError
 from ssl3d.models.sparse.kernel_map import kernel_offsets
 from ssl3d.models.sparse.keys import BATCH_LIMIT, COORDINATE_LIMIT, offset_key, pack
+from ssl3d.models.sparse.precision import wider
 from ssl3d.models.sparse.tensor import SparseTensor, check_tensors
 
 Mode = Literal["linear", "nearest"]
-_HALF_TYPES = (torch.float16, torch.bfloat16)
 
 
 def interpolate(x: SparseTensor, points: Tensor, mode: Mode = "linear", *, renormalize: bool = False) -> Tensor:
@@ -51,7 +51,7 @@ def interpolate(x: SparseTensor, points: Tensor, mode: Mode = "linear", *, renor
         weights = weights * (rows >= 0)
         total = weights.sum(1, keepdim=True)
         weights = weights / torch.where(total > 0, total, 1.0)
-    wide = torch.float32 if x.features.dtype in _HALF_TYPES else x.features.dtype
+    wide = wider(x.features.dtype)
     engine = x.coordinate_manager.engine_for(x.device)
     out: Tensor = _WeightedRows.apply(x.features.to(wide), weights.to(wide), rows, engine)
     return out.to(x.features.dtype)

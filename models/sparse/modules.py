@@ -19,6 +19,7 @@ from ssl3d.models.sparse import backends
 from ssl3d.models.sparse.errors import SparseTensorError
 from ssl3d.models.sparse.kernel_map import Ints, ints, times
 from ssl3d.models.sparse.manager import CoordinateMapKey
+from ssl3d.models.sparse.precision import wider
 from ssl3d.models.sparse.tensor import SparseTensor
 
 
@@ -213,11 +214,10 @@ class BatchNorm(nn.Module):
                 "the layer was made for another number of channels",
                 where={"layer": self.bn.num_features, "input": x.features.shape[1]},
             )
-        half = x.features.dtype in (torch.float16, torch.bfloat16)
-        if not half and self.bn.weight is not None:
+        dtype, wide = x.features.dtype, wider(x.features.dtype)
+        if wide == dtype and self.bn.weight is not None:
             _check_type(x, self.bn.weight)
-        features = self.bn(x.features.float() if half else x.features)
-        return x.with_features(features.to(x.features.dtype))
+        return x.with_features(self.bn(x.features.to(wide)).to(dtype))
 
 
 def _check_type(x: SparseTensor, parameter: Tensor) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ssl3d.models.sparse import reduce
 from ssl3d.models.sparse.errors import SparseTensorError
 from ssl3d.models.sparse.global_pooling import batch_rows
+from ssl3d.models.sparse.precision import wider
 from ssl3d.models.sparse.tensor import SparseTensor
 
 
@@ -38,9 +39,9 @@ class InstanceNorm(nn.Module):
                 "the layer was made for another number of channels",
                 where={"layer": self.num_features, "input": x.features.shape[1]},
             )
-        half = x.features.dtype in (torch.float16, torch.bfloat16)
-        out = self._normalized(x.features.float() if half else x.features, x) * self.weight + self.bias
-        return x.with_features(out.to(x.features.dtype))
+        dtype = x.features.dtype
+        out = self._normalized(x.features.to(wider(dtype)), x) * self.weight + self.bias
+        return x.with_features(out.to(dtype))
 
     def _normalized(self, features: Tensor, x: SparseTensor) -> Tensor:
         rows = batch_rows(x)

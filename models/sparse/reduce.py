@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ssl3d.models.sparse.kernel_map import Engine, KernelMap
+from ssl3d.models.sparse.precision import wider
 
 LONG_COLUMN = 64
-_HALF_TYPES = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class _Max(torch.autograd.Function):
             from ssl3d.models.sparse import reduce_numba
 
             array = _array(values)
-            out_array = torch.full((rows.num_out, values.shape[1]), -torch.inf, dtype=_wider(values.dtype))
+            out_array = torch.full((rows.num_out, values.shape[1]), -torch.inf, dtype=wider(values.dtype))
             winner = torch.full((rows.num_out, values.shape[1]), -1, dtype=torch.int32)
             for source, target in rows.pairs:
                 reduce_numba.max_rows(array, source.numpy(), target.numpy(), out_array.numpy(), winner.numpy())
@@ -165,7 +165,7 @@ class _ToWinners(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, winner: Tensor, num_in: int, engine: Engine) -> Tensor:
         ctx.save_for_backward(winner)
-        out = values.new_zeros(num_in, values.shape[1], dtype=_wider(values.dtype))
+        out = values.new_zeros(num_in, values.shape[1], dtype=wider(values.dtype))
         if engine == "numba":
             from ssl3d.models.sparse import reduce_numba
 
@@ -214,15 +214,11 @@ def _max_grouped(values: Tensor, rows: RowMap) -> tuple[Tensor, Tensor]:
     return out, source[first.masked_fill(none, 0)].masked_fill(none, -1)
 
 
-def _wider(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype in _HALF_TYPES else dtype
-
-
 def _accumulator(features: Tensor, rows: RowMap, wide: bool) -> Tensor:
-    dtype = torch.float64 if wide and rows.engine == "numba" else _wider(features.dtype)
+    dtype = torch.float64 if wide and rows.engine == "numba" else wider(features.dtype)
     return features.new_zeros(rows.num_out, features.shape[1], dtype=dtype)
 
 
 def _array(features: Tensor) -> Any:
     """For the CPU kernels: contiguous, at least float32."""
-    return features.detach().to(_wider(features.dtype)).contiguous().numpy()
+    return features.detach().to(wider(features.dtype)).contiguous().numpy()

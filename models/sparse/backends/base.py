@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,8 +11,6 @@ from torch import Tensor
 from ssl3d.models.sparse import functional
 from ssl3d.models.sparse.kernel_map import Ints, KernelMap
 from ssl3d.models.sparse.manager import CoordinateManager, CoordinateMapKey
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +72,3 @@ class Native:
 
     def convolution(self, features: Tensor, weight: Tensor, link: Link) -> Tensor:
         return functional.convolution(features, weight, link.kernel_map)
-
-
-class PerManager(Generic[T]):
-    """Something made once for each coordinate manager and forgotten with it."""
-
-    def __init__(self, make: Callable[[CoordinateManager], T]) -> None:
-        self._make = make
-        self._made: WeakKeyDictionary[Any, T] = WeakKeyDictionary()
-
-    def __getitem__(self, manager: CoordinateManager) -> T:
-        if manager not in self._made:
-            self._made[manager] = self._make(manager)
-        return self._made[manager]

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ssl3d.data.errors import UsageError
 from ssl3d.models.sparse import functional
-from ssl3d.models.sparse.backends.base import Link, PerManager, result_type
+from ssl3d.models.sparse.backends.base import Link, result_type
+from ssl3d.models.sparse.derived import derived
 from ssl3d.models.sparse.manager import CoordinateManager, CoordinateMapKey
 
 _GONE = ("Sequence", "Mapping", "Iterable", "Callable")
@@ -85,7 +86,6 @@ class Minkowski:
         self.engine: Any = library()
         self._mode = import_module("MinkowskiEngineBackend._C").ConvolutionMode.DEFAULT
         self.library = f"MinkowskiEngine {self.engine.__version__}"
-        self._mirrors: PerManager[_Mirror] = PerManager(lambda _: _Mirror())
 
     def check(self, device: torch.device, training: bool) -> None:
         """``UsageError`` on anything but the CPU."""
@@ -102,7 +102,7 @@ class Minkowski:
         sizes = len(link.manager.map(link.in_key)), len(link.manager.map(link.out_key))
         if not all(sizes):  # it takes no map without sites
             return functional.convolution(features, weight, link.kernel_map)
-        mirror = self._mirrors[link.manager]
+        mirror = derived(link.manager, "minkowski", _Mirror)
         keys = mirror.key(link.manager, link.in_key), mirror.key(link.manager, link.out_key)
         generator = self.engine.KernelGenerator(
             kernel_size=list(link.kernel_size),

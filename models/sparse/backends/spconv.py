@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ssl3d.data.errors import UsageError
 from ssl3d.models.sparse import functional
-from ssl3d.models.sparse.backends.base import Link, PerManager, result_type
+from ssl3d.models.sparse.backends.base import Link, result_type
+from ssl3d.models.sparse.derived import derived
 from ssl3d.models.sparse.kernel_map import KernelMap
-from ssl3d.models.sparse.manager import CoordinateManager
 
 INSTALL = "pip install spconv (CPU, inference only); with a GPU the wheel of torch's CUDA, as spconv-cu126"
 
@@ -95,7 +95,6 @@ class Spconv:
     def __init__(self) -> None:
         self._engine: _Library = library()
         self.library = f"spconv {self._engine.version}"
-        self._lists: PerManager[dict[object, PairLists]] = PerManager(_none)
 
     def check(self, device: torch.device, training: bool) -> None:
         """``UsageError`` for training on the CPU: spconv has no gradients there."""
@@ -116,7 +115,8 @@ class Spconv:
         wanted = result_type(features)
         wide = wanted == torch.bfloat16 or (wanted == torch.float16 and device.type == "cpu")
         dtype = torch.float32 if wide else wanted
-        lists = self._pair_lists(link, kernel_map, device)
+        name = ("spconv", link.in_key, link.out_key, link.kernel_size, link.dilation, link.transposed)
+        lists = derived(link.manager, name, lambda: pair_lists(kernel_map, device))
         filters = weight.to(dtype).permute(2, 0, 1).contiguous()
         with torch.autocast(device.type, enabled=False):
             out = self._apply(features.to(dtype).contiguous(), filters, lists, kernel_map.num_out)
@@ -134,13 +134,6 @@ class Spconv:
         out = function.apply(features, filters, lists.pairs, lists.counts, rows, self._engine.native)
         return out
 
-    def _pair_lists(self, link: Link, kernel_map: KernelMap, device: torch.device) -> PairLists:
-        made = self._lists[link.manager]
-        key = (link.in_key, link.out_key, link.kernel_size, link.dilation, link.transposed)
-        if key not in made:
-            made[key] = pair_lists(kernel_map, device)
-        return made[key]
-
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
@@ -151,10 +144,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _none(_: CoordinateManager) -> dict[object, PairLists]:
-    return {}
 
 
 @lru_cache(maxsize=1)

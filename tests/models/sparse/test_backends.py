@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import get_args
@@ -16,7 +17,8 @@ from ssl3d.cli import options
 from ssl3d.data.errors import UsageError
 from ssl3d.models.sparse import Convolution, ConvolutionTranspose, CoordinateManager, SparseTensor, backends, functional
 from ssl3d.models.sparse.backends import minkowski, spconv, use_backend
-from ssl3d.models.sparse.backends.base import Native, PerManager
+from ssl3d.models.sparse.backends.base import Native
+from ssl3d.models.sparse.derived import derived
 from ssl3d.models.sparse.kernel_map import KernelMap
 from ssl3d.pipeline.training.config import TrainParams
 
@@ -92,12 +94,15 @@ def test_a_missing_library_is_a_wrong_command(name: str, then: str) -> None:
 
 
 def test_what_is_made_for_a_manager_goes_with_it() -> None:
-    made = PerManager(lambda _: [0])
+    class Made:
+        pass
+
     manager = CoordinateManager()
-    assert made[manager] is made[manager]
+    made = weakref.ref(derived(manager, "name", Made))
+    assert derived(manager, "name", Made) is made() is not derived(manager, "another", Made)
     del manager
     gc.collect()
-    assert not made._made
+    assert made() is None
 
 
 def spconv_reads(features: Tensor, weight: Tensor, lists: spconv.PairLists, rows: int) -> Tensor:
