@@ -23,7 +23,7 @@ _CHUNK_BYTES = 2**14
 """Rows that one tile of weights is multiplied with after the other: half a first-level cache."""
 _BLOCKS_PER_THREAD = 4
 
-_GRADIENT_CHUNK = 128
+_GRADIENT_CHUNK = 192
 """Pairs that are copied side by side."""
 
 
@@ -119,21 +119,44 @@ def gradient(inputs: Tensor, outputs: Tensor, blocks: Blocks) -> Tensor:
     outputs = _padded(outputs)
     width, out_width = inputs.shape[1], outputs.shape[1]
     found = inputs.new_zeros(blocks.volume, width, out_width)
-    threads = torch.get_num_threads()
-    column_groups = min(threads, -(-out_width // WIDE))
-    row_groups = min(-(-threads // column_groups), max(width // 16, 1))
+    offsets, shares = _share(blocks, torch.get_num_threads())
+    others = -(-torch.get_num_threads() // (len(shares) - 1))  # threads for the same offsets
+    column_groups = min(others, -(-out_width // WIDE))
+    row_groups = min(-(-others // column_groups), max(width // 16, 1))
+    tasks = (len(shares) - 1) * column_groups * row_groups
     chunk = _GRADIENT_CHUNK
     # panels of 6 and of 16 columns; see ``cpu_kernels.gradient``
-    size = 4 * (chunk * (width // ROWS + 1) * ROWS + (chunk + 1) * (out_width // WIDE + 1) * WIDE)
-    scratch = torch.empty(column_groups * row_groups * size, dtype=torch.uint8)
+    size = 4 * ((chunk + 3) * (width // ROWS + 1) * ROWS + (chunk + 1) * (out_width // WIDE + 1) * WIDE)
+    scratch = torch.empty(tasks * size, dtype=torch.uint8)
     _run(
-        cpu_kernels.gradient, column_groups * row_groups, blocks,
+        cpu_kernels.gradient, tasks, blocks,
         grains_per_block=max(8, _BLOCK_BYTES * 3 // 2 // (4 * GRAIN * (width + out_width))), chunk=chunk,
         inputs=inputs.data_ptr(), in_width=width, outputs=outputs.data_ptr(), out_width=out_width,
-        weights=found.data_ptr(), column_groups=column_groups, row_groups=row_groups,
+        weights=found.data_ptr(), offsets=offsets.ctypes.data, shares=shares.ctypes.data, offset_groups=len(shares) - 1,
+        column_groups=column_groups, row_groups=row_groups,
         scratch=scratch.data_ptr(), scratch_size=size,
     )  # fmt: skip
     return found if columns == out_width else found[:, :, :columns].clone()
+
+
+def _share(blocks: Blocks, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets in groups with about as many pairs each, at most a group a thread: a pair is copied once where one thread
+    has its offset to itself.
+
+    Returns:
+        (offsets, shares): (K,) int64, and (groups + 1,) int64, where each group begins among the offsets.
+    """
+    pairs = blocks.cuts[-1] - blocks.cuts[0]
+    if blocks.identity >= 0:
+        pairs[blocks.identity] = blocks.rows
+    groups: list[list[int]] = [[] for _ in range(max(1, min(threads, int(pairs.sum() // max(pairs.max(), 1)))))]
+    load = np.zeros(len(groups), np.int64)
+    for offset in np.argsort(-pairs, kind="stable"):
+        lightest = int(load.argmin())
+        groups[lightest].append(int(offset))
+        load[lightest] += pairs[offset]
+    shares = np.cumsum([0, *map(len, groups)], dtype=np.int64)
+    return np.array([offset for group in groups for offset in sorted(group)], np.int64), shares
 
 
 def _padded(matrices: Tensor) -> Tensor:

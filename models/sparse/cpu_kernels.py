@@ -41,12 +41,13 @@ FIELDS = (
     "grains", "grains_per_block", "rows",  # of the targets
     "inputs", "in_width", "outputs", "out_width",  # matrices, row after row
     "weights", "chunk",  # packed tiles; rows that are multiplied with one tile before the next
-    "column_groups", "row_groups", "scratch", "scratch_size",  # of the gradient of the weights: how it is divided
+    "offsets", "shares", "offset_groups",  # of the gradient of the weights, how it is divided: offsets of each group,
+    "column_groups", "row_groups", "scratch", "scratch_size",  # columns, rows; place for copies
 )  # fmt: skip
 """Places in the array of arguments."""
 _COUNTER, _TASKS, _SOURCE, _TARGET, _SAME, _CUTS, _VOLUME, _IDENTITY = range(8)
 _GRAINS, _GRAINS_PER_BLOCK, _ROWS, _INPUTS, _IN_WIDTH, _OUTPUTS, _OUT_WIDTH, _WEIGHTS, _CHUNK = range(8, 17)
-_COLUMN_GROUPS, _ROW_GROUPS, _SCRATCH, _SCRATCH_SIZE = range(17, 21)
+_OFFSETS, _SHARES, _OFFSET_GROUPS, _COLUMN_GROUPS, _ROW_GROUPS, _SCRATCH, _SCRATCH_SIZE = range(17, 24)
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -170,20 +171,23 @@ def _multiply_panels(
 
 @_tasks
 def gradient(arguments):  # type: ignore[no-untyped-def]
-    """weights[k] += inputs[source].T @ outputs[target], a task some rows and some tiles of columns of every weights[k].
+    """weights[k] += inputs[source].T @ outputs[target], a task some rows and some tiles of columns of some weights[k].
 
     Pairs are first copied side by side, a chunk at a time, in panels of as many columns as a tile has.
     """
     a = numba.carray(arguments, (len(FIELDS),))
     volume, identity, width, out_width = a[_VOLUME], a[_IDENTITY], a[_IN_WIDTH], a[_OUT_WIDTH]
     tiles = (out_width + LANES) // WIDE
-    stride_left, stride_right = a[_CHUNK] * 4 * ROWS, a[_CHUNK] * 4 * WIDE + 64  # no power of two
+    stride_left, stride_right = a[_CHUNK] * 4 * ROWS + 64, a[_CHUNK] * 4 * WIDE + 64  # no powers of two
     while True:
         task = take_one(a.ctypes.data)
         if task >= a[_TASKS]:
             return
         right = a[_SCRATCH] + task * a[_SCRATCH_SIZE]
-        column_group, row_group = task % a[_COLUMN_GROUPS], task // a[_COLUMN_GROUPS]
+        offset_group, part = task % a[_OFFSET_GROUPS], task // a[_OFFSET_GROUPS]
+        column_group, row_group = part % a[_COLUMN_GROUPS], part // a[_COLUMN_GROUPS]
+        first_offset = read_long(a[_SHARES] + 8 * offset_group)
+        last_offset = read_long(a[_SHARES] + 8 * (offset_group + 1))
         first_tile = tiles * column_group // a[_COLUMN_GROUPS]
         last_tile = tiles * (column_group + 1) // a[_COLUMN_GROUPS]
         first_column = WIDE * first_tile
@@ -195,7 +199,8 @@ def gradient(arguments):  # type: ignore[no-untyped-def]
         grain = 0
         while grain < a[_GRAINS]:
             end_grain = min(grain + a[_GRAINS_PER_BLOCK], a[_GRAINS])
-            for k in range(volume):
+            for place in range(first_offset, last_offset):
+                k = read_long(a[_OFFSETS] + 8 * place)
                 source, target = a[_SOURCE], a[_TARGET]
                 begin = read_long(a[_CUTS] + 8 * (grain * volume + k))
                 end = read_long(a[_CUTS] + 8 * (end_grain * volume + k))
