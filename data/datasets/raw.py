@@ -1,0 +1,138 @@
+"""Reading the user's files: bytes that are what they were when they were found, labels that the dataset knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from ssl3d.data.datasets.source import RawScan, SourceFile
+from ssl3d.data.errors import DataError
+from ssl3d.data.scan import IGNORE
+from ssl3d.data.spec import DatasetSpec
+
+_CHECK = "check its permissions and the disk"
+
+
+def read_binary(
+    file: SourceFile, dtype: npt.DTypeLike, digest: xxhash.xxh3_128 | None = None, columns: int = 1
+) -> npt.NDArray[Any]:
+    """The numbers of a headerless file: (n,), or (n, columns).
+
+    Raises:
+        DataError: it cannot be read, changed since it was found, or ends within a row.
+    """
+    kind = np.dtype(dtype)
+    try:
+        values = np.fromfile(file.path, np.uint8)
+    except OSError as error:
+        raise unreadable(file.path, error) from error
+    check_unchanged(file, values.nbytes)
+    if values.nbytes % (kind.itemsize * columns):
+        raise DataError(
+            f"truncated file: {values.nbytes} bytes are no multiple of {kind.itemsize * columns}",
+            where={"file": file.path},
+            hint="the download or the copy was cut: unpack its archive again",
+        )
+    if digest is not None:
+        digest.update(values.data)
+    found = values.view(kind)
+    return found if columns == 1 else found.reshape(-1, columns)
+
+
+def read_bytes(file: SourceFile, digest: xxhash.xxh3_128 | None = None) -> bytes:
+    """A whole file. DataError when it cannot be read or changed since it was found."""
+    try:
+        with open(file.path, "rb") as stream:  # noqa: PTH123
+            content = stream.read()
+    except OSError as error:
+        raise unreadable(file.path, error) from error
+    check_unchanged(file, len(content))
+    if digest is not None:
+        digest.update(content)
+    return content
+
+
+def check_unchanged(file: SourceFile, size: int) -> None:
+    """DataError when a file has another size than when it was found."""
+    if size != file.size:
+        raise DataError(
+            f"a file changed while it was in use: {file.size} bytes when found, {size} now",
+            where={"file": file.path},
+            hint="wait until copying or unpacking has ended, then start the command again",
+        )
+
+
+def unreadable(path: str, error: OSError) -> DataError:
+    return DataError(f"a file cannot be read: {error.strerror or error}", where={"file": path}, hint=_CHECK)
+
+
+def map_labels(
+    ids: npt.NDArray[np.integer[Any]], spec: DatasetSpec, scan_id: str, path: str
+) -> tuple[npt.NDArray[np.uint8], dict[int, int]]:
+    """Raw ids (n,) -> train ids (n,) uint8, and how many points every raw id has.
+
+    Raises:
+        DataError: ids that the dataset does not have.
+    """
+    table, known = spec.lut()
+    if len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= len(table)):
+        strange = ids[(ids < 0) | (ids >= len(table))]
+        raise _unknown({int(strange[0]): len(strange)}, [], spec, scan_id, path)
+    histogram = np.bincount(ids.astype(np.intp, copy=False), minlength=1)
+    present = np.flatnonzero(histogram)
+    counts = dict(zip(present.tolist(), histogram[present].tolist(), strict=True))
+    unknown = {raw: count for raw, count in counts.items() if not known[raw]}
+    if unknown:
+        raise _unknown(unknown, list(counts), spec, scan_id, path)
+    return table.take(ids), counts
+
+
+def _unknown(unknown: dict[int, int], present: list[int], spec: DatasetSpec, scan_id: str, path: str) -> DataError:
+    remapped = bool(present) and max((raw for raw in present if raw != IGNORE), default=IGNORE) <= spec.num_classes
+    return DataError(
+        f"label ids that {spec.title} does not have",
+        where={
+            "file": path,
+            "scan": scan_id,
+            "ids": ", ".join(f"{raw} ({count} points)" for raw, count in list(unknown.items())[:8]),
+        },
+        hint=(
+            f"all ids are within 0..{spec.num_classes} (or {IGNORE}): a script has remapped the files in place to "
+            "train ids; unpack the label archive again"
+            if remapped
+            else "labels of another dataset, or damaged: unpack the label archive again"
+        ),
+    )
+
+
+def mend_points(scan: RawScan, *, zero_is_none: bool) -> None:
+    """Rows that are no measurement: not finite (set to 0), and at (0, 0, 0) where that stands for no return.
+
+    They stay in place with label ignored, and are counted.
+    """
+    points = scan.points
+    flat = points.ravel()
+    with np.errstate(all="ignore"):
+        suspicious = not np.isfinite(np.dot(flat, flat))  # NaN and infinity survive the sum; large numbers may too
+    bad: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
+    if suspicious:
+        bad = ~np.isfinite(points).all(axis=1)
+        scan.not_finite = int(np.count_nonzero(bad))
+    zero: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
+    if zero_is_none and (points[:, 0] == 0).any():
+        zero = (points == 0).all(axis=1)
+        scan.all_zero = int(np.count_nonzero(zero))
+    if not scan.not_finite and not scan.all_zero:
+        return
+    if scan.not_finite:
+        points[bad] = 0
+    wrong = np.zeros(len(points), np.bool_)
+    for mask in (bad, zero):
+        if mask.size:
+            wrong |= mask
+    for label in (scan.label, scan.scribble):
+        if label is not None:
+            label[wrong] = IGNORE
