@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl3d.data.errors import DataError, UsageError
-from ssl3d.data.official import ListFamily, list_families
+from ssl3d.data.official import ListFamily, list_families, list_family
 from ssl3d.data.scan import IGNORE
 from ssl3d.data.text import nearest
 
@@ -61,9 +61,10 @@ class DatasetSpec:
         learning_map_inv: train id -> the raw id that predictions are written as.
         raw_names: raw id -> name.
         moving: raw ids of moving objects.
-        content: (C,) float64, share of all points of the train sequences.
-        splits: ``train``, ``val``, ``test`` -> sequences.
-        scans_per_sequence: how many scans the complete dataset holds.
+        content: (C,) float64, share of all points of the train scans; zeros where nobody published it.
+        splits: ``train``, ``val``, ``test`` -> groups (sequences, scenes, rooms, areas).
+        scans_per_sequence: how many scans the complete dataset holds, by group; empty where only its lists tell.
+        sensor: of a spinning LiDAR; None for other recordings, which have no range images.
         tail: names of classes with a content below ``tail_below`` (the others are head classes).
         official: name -> published lists of labelled scans by ratio in percent ("1", "10"); see ``data.official``.
         regimes: word after ``ssl3d split --regime`` -> ``scan`` (each scan by itself) or ``group`` (the sequence, scene
@@ -82,7 +83,7 @@ class DatasetSpec:
     content: npt.NDArray[np.float64]
     splits: Mapping[str, tuple[str, ...]]
     scans_per_sequence: Mapping[str, int]
-    sensor: SensorSpec
+    sensor: SensorSpec | None
     tail: tuple[str, ...]
     official: Mapping[str, ListFamily]
     regimes: Mapping[str, str]
@@ -181,14 +182,11 @@ def _build(table: Mapping[str, Any], variant: str, chosen: Mapping[str, Any]) ->
             where={"dataset": table["name"], "classes": variant},
             hint=f"train ids are 0..{len(names) - 1} and {IGNORE} (ignored), with one entry of raw_ids per name",
         )
-    raw_content = {int(raw): float(share) for raw, share in table["raw_content"].items()}
+    raw_content = {int(raw): float(share) for raw, share in table.get("raw_content", {}).items()}
     content = np.zeros(len(names))
     for raw, train in learning_map.items():
         if train != IGNORE:
             content[train] += raw_content.get(raw, 0.0)
-    sensor = dict(table["sensor"])
-    for key in ("channels", "mean", "std"):
-        sensor[key] = tuple(sensor[key])
     return DatasetSpec(
         name=table["name"],
         title=table["title"],
@@ -198,12 +196,27 @@ def _build(table: Mapping[str, Any], variant: str, chosen: Mapping[str, Any]) ->
         learning_map=learning_map,
         learning_map_inv=dict(enumerate(raw_ids)),
         raw_names={int(raw): name for raw, name in table["raw_names"].items()},
-        moving=frozenset(table["moving_raw"]),
+        moving=frozenset(table.get("moving_raw", ())),
         content=content,
-        splits={subset: tuple(table["splits"].get(subset, ())) for subset in SUBSETS},
-        scans_per_sequence={sequence: int(count) for sequence, count in table["scans_per_sequence"].items()},
-        sensor=SensorSpec(**sensor),
-        tail=tuple(name for name, share in zip(names, content, strict=True) if share < float(table["tail_below"])),
+        splits=_splits(table),
+        scans_per_sequence={name: int(count) for name, count in table.get("scans_per_sequence", {}).items()},
+        sensor=_sensor(table.get("sensor")),
+        tail=tuple(name for name, share in zip(names, content, strict=True) if share < table.get("tail_below", 0)),
         official={family.name: family for family in list_families(table["name"]) if family.kind == "labels"},
         regimes=table.get("regimes", {"scan": "scan"}),
     )
+
+
+def _splits(table: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The groups of each subset: written out, or (``lists = "scenes"``) those of published lists of that name."""
+    splits = table["splits"]
+    if "lists" not in splits:
+        return {subset: tuple(splits.get(subset, ())) for subset in SUBSETS}
+    family = list_family(table["name"], splits["lists"])
+    return {subset: family.ids(subset) if subset in family.lists else () for subset in SUBSETS}
+
+
+def _sensor(table: Mapping[str, Any] | None) -> SensorSpec | None:
+    if table is None:
+        return None
+    return SensorSpec(**{**table, **{key: tuple(table[key]) for key in ("channels", "mean", "std")}})

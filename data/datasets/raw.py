@@ -117,22 +117,16 @@ def mend_points(scan: RawScan, *, zero_is_none: bool) -> None:
     flat = points.ravel()
     with np.errstate(all="ignore"):
         suspicious = not np.isfinite(np.dot(flat, flat))  # NaN and infinity survive the sum; large numbers may too
-    bad: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
+    masks = []
     if suspicious:
-        bad = ~np.isfinite(points).all(axis=1)
-        scan.not_finite = int(np.count_nonzero(bad))
-    zero: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
+        masks.append(~np.isfinite(points).all(axis=1))
+        scan.not_finite = int(np.count_nonzero(masks[-1]))
     if zero_is_none and (points[:, 0] == 0).any():
-        zero = (points == 0).all(axis=1)
-        scan.all_zero = int(np.count_nonzero(zero))
-    if not scan.not_finite and not scan.all_zero:
-        return
+        masks.append((points == 0).all(axis=1))
+        scan.all_zero = int(np.count_nonzero(masks[-1]))
     if scan.not_finite:
-        points[bad] = 0
-    wrong = np.zeros(len(points), np.bool_)
-    for mask in (bad, zero):
-        if mask.size:
-            wrong |= mask
-    for label in (scan.label, scan.scribble):
-        if label is not None:
-            label[wrong] = IGNORE
+        points[masks[0]] = 0
+    for mask in masks:
+        for label in (scan.label, scan.scribble):
+            if label is not None:
+                label[mask] = IGNORE
