@@ -59,14 +59,10 @@ class Augmentation:
         turn = self._turn(rng)
         scale = rng.uniform(p.scale_min, p.scale_max)
         shift = rng.normal(0.0, p.translate, 3) if p.translate else np.zeros(3)
-        points = _apply(view.points, turn * scale, shift)
+        moved = linear(view, turn, scale, shift)
         if p.jitter > 0:
-            noise = rng.standard_normal(points.shape, dtype=np.float32) * np.float32(p.jitter)
-            points += np.clip(noise, -p.jitter_clip, p.jitter_clip, out=noise)
-        moved = view.moved(points)
-        turned = {k: _apply(v, turn, np.zeros(3)) for k, v in view.features.items() if k in DIRECTION_FEATURES}
-        if turned:
-            moved.features = {**view.features, **turned}
+            noise = rng.standard_normal(moved.points.shape, dtype=np.float32) * np.float32(p.jitter)
+            moved.points += np.clip(noise, -p.jitter_clip, p.jitter_clip, out=noise)
         return moved
 
     def _turn(self, rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -76,6 +72,26 @@ class Augmentation:
         mirror_x = -1.0 if rng.random() < self.params.flip_x else 1.0
         mirror_y = -1.0 if rng.random() < self.params.flip_y else 1.0
         return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]]) * np.array([mirror_x, mirror_y, 1.0])
+
+
+def linear(
+    view: View,
+    turn: npt.NDArray[np.float64],
+    scale: float = 1.0,
+    shift: npt.NDArray[np.float64] | None = None,
+) -> View:
+    """A view whose points are ``scale * turn @ p + shift``; directions among its features turn with them.
+
+    Args:
+        turn: (3, 3) orthogonal.
+        shift: (3,) meters.
+    """
+    zero = np.zeros(3)
+    moved = view.moved(_apply(view.points, turn * scale, zero if shift is None else shift))
+    turned = {name: _apply(v, turn, zero) for name, v in view.features.items() if name in DIRECTION_FEATURES}
+    if turned:
+        moved.features = {**view.features, **turned}
+    return moved
 
 
 def drop_to(view: View, max_points: int, rng: np.random.Generator) -> View:
@@ -107,4 +123,4 @@ def _apply(
     return out
 
 
-__all__ = ["AugmentParams", "Augmentation", "drop_to"]
+__all__ = ["AugmentParams", "Augmentation", "drop_to", "linear"]

@@ -170,6 +170,14 @@ SparseBackend = Annotated[
         rich_help_panel=COMMON,
     ),
 ]
+TestTime = Annotated[
+    str,
+    typer.Option(
+        "--tta",
+        metavar="WORDS",
+        help="Test-time augmentation: copies of a scan vote too; of flip, rotate, scale, by commas, or none.",
+    ),
+]
 Debug = Annotated[
     bool,
     typer.Option(

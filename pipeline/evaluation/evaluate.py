@@ -85,7 +85,9 @@ def result_key(dataset: PreparedDataset, subject: Subject, scans: Sequence[ScanR
     """Digest of all that the counts depend on."""
     listed = [[scan.scan_id, scan.num_points] for scan in scans]
     weights = [] if subject.weights == "own" else [subject.weights]  # keys from before there was a choice are right
-    return digest_value([VERSION, subject.digest, dataset.product.key, dataset.product.content, listed, *weights])
+    passes = [subject.passes.name] if subject.passes.augment else []
+    parts = [VERSION, subject.digest, dataset.product.key, dataset.product.content, listed, *weights, *passes]
+    return digest_value(parts)
 
 
 def subset_scans(dataset: PreparedDataset, subject: Subject, subset: str) -> list[ScanRef]:
@@ -232,4 +234,5 @@ def _result(
         scans=scans,
         key=key,
         weights=subject.weights,
+        augment=subject.passes.augment,
     )

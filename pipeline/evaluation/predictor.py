@@ -16,6 +16,7 @@ from ssl3d.data.errors import Ssl3dError
 from ssl3d.data.scan import IGNORE, View
 from ssl3d.models.backbones.base import Inputs, NoElementsError, Output, Segmenter
 from ssl3d.models.prediction import Instances, Prediction, Votes
+from ssl3d.pipeline.evaluation.passes import Passes
 from ssl3d.pipeline.progress import Progress, Silent
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ class Predictor:
 
     Args:
         segmenter: moved to ``device`` and put in eval mode.
+        passes: augmented copies that vote too, and the blocks of scans larger than memory.
         prefetch: reads and prepares the next pass in a thread while the network computes the present one. At most
             three passes are in memory then.
     """
@@ -61,11 +63,13 @@ class Predictor:
         segmenter: Segmenter,
         device: torch.device | str,
         *,
+        passes: Passes | None = None,
         prefetch: bool = True,
         progress: Progress | None = None,
     ) -> None:
         self.segmenter = segmenter.to(device).eval()
         self.device = torch.device(device)
+        self.passes = passes or Passes()
         self.prefetch = prefetch
         self.progress = progress or Silent()
         self.unseen = 0
@@ -128,13 +132,19 @@ class Predictor:
             finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(view.points).all(axis=1))
             visible = view if finite.all() else view.select(finite)
             before: _Pass | None = None
-            for chunk in self.segmenter.backbone.chunks(visible) if len(visible) else ():
+            for chunk in self._chunks(visible) if len(visible) else ():
                 if before is not None:
                     yield key, before
                 before = _Pass(view, self._prepare(chunk), last=False)
             before = before or _Pass(view, None, last=True)
             before.last = True
             yield key, before
+
+    def _chunks(self, view: View) -> Iterator[View]:
+        """All that the network is to look at, one after the other."""
+        for block in self.passes.blocks(view):
+            for chunk in self.segmenter.backbone.chunks(block):
+                yield from self.passes.variants(chunk)
 
     def _prepare(self, chunk: View) -> Inputs | None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,12 @@ from ssl3d.pipeline.evaluation.protocols import Scores, score
 from ssl3d.pipeline.files import read_json, write_json
 
 SCHEMA = 1
+
+
+def display_name(run: str, weights: str, augment: Sequence[str]) -> str:
+    """``RUN``, ``RUN (ema)``, ``RUN (ema, tta flip rotate)``."""
+    notes = ([] if weights == "own" else [weights]) + ([f"tta {' '.join(augment)}"] if augment else [])
+    return f"{run} ({', '.join(notes)})" if notes else run
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class EvalResult:
         scans: number of scans.
         key: digest of all that the counts depend on (checkpoint, dataset, list of scans).
         weights: ``own``, or ``ema``: the average of the network's weights (results from before there was one: own).
+        augment: words of ``--tta``: which copies of a scan voted beside it.
     """
 
     run: str
@@ -51,11 +59,12 @@ class EvalResult:
     scans: int
     key: str
     weights: str = "own"
+    augment: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """The run, and its weights where they are not its own; for people."""
-        return self.run if self.weights == "own" else f"{self.run} ({self.weights})"
+        """The run, its weights where they are not its own, and test-time augmentation; for people."""
+        return display_name(self.run, self.weights, self.augment)
 
     @property
     def head(self) -> tuple[str, ...]:
@@ -91,6 +100,7 @@ class EvalResult:
         try:
             value["confusion"] = Confusion.from_json(value["confusion"])
             lists = {name: tuple(value[name]) for name in ("classes", "colors", "tail")}
+            lists["augment"] = tuple(value.get("augment", ()))
             return cls(**{**value, **lists})
         except (KeyError, TypeError, ValueError):
             return None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl3d.data.errors import DataError
 from ssl3d.pipeline.dataset import PreparedDataset
+from ssl3d.pipeline.evaluation.passes import Passes
+from ssl3d.pipeline.evaluation.result import display_name
 from ssl3d.pipeline.files import digest_file
 from ssl3d.pipeline.machine import usable_cores
 from ssl3d.pipeline.progress import Progress
@@ -36,6 +38,7 @@ class Subject:
         load: device -> the network.
         weights: which of its weights: its ``own``, or ``ema``, their average.
         split_hash: of the split that it was trained on; None: it saw all labels.
+        passes: how it looks at a scan.
     """
 
     run: str
@@ -52,16 +55,18 @@ class Subject:
     load: Callable[[str], Segmenter]
     weights: Resolved = "own"
     split_hash: str | None = None
+    passes: Passes = field(default_factory=Passes)
 
     @property
     def name(self) -> str:
-        """The run, and its weights where they are not its own; for people."""
-        return f"{self.run} (ema)" if self.weights == "ema" else self.run
+        """The run, its weights where they are not its own, and test-time augmentation; for people."""
+        return display_name(self.run, self.weights, self.passes.augment)
 
     @property
     def key(self) -> str:
-        """The checkpoint and its weights, as file names say it."""
-        return f"{self.checkpoint}-ema" if self.weights == "ema" else self.checkpoint
+        """The checkpoint, its weights and its passes, as file names say it."""
+        ema = ["ema"] if self.weights == "ema" else []
+        return "-".join([self.checkpoint, *ema, *filter(None, [self.passes.name])])
 
     def check_classes(self, dataset: PreparedDataset) -> None:
         """Raises ``DataError`` when the network was trained for other classes than the dataset has."""
@@ -74,7 +79,7 @@ class Subject:
             )
 
 
-def subject_of(run: RunDirectory, weights: Weights = "auto") -> Subject:
+def subject_of(run: RunDirectory, weights: Weights = "auto", passes: Passes | None = None) -> Subject:
     """The network of a run: of the checkpoint that counts. Imports no torch.
 
     Args:
@@ -108,6 +113,7 @@ def subject_of(run: RunDirectory, weights: Weights = "auto") -> Subject:
         load=load,
         weights=resolved,
         split_hash=config.split.hash if config.split is not None else None,
+        passes=passes or Passes(),
     )
 
 
@@ -128,6 +134,12 @@ def predicting(
     jobs = jobs or usable_cores()
     torch.set_num_threads(jobs)
     try:
-        yield Predictor(subject.load(device), device, prefetch=jobs > 1 or device != "cpu", progress=progress)
+        yield Predictor(
+            subject.load(device),
+            device,
+            passes=subject.passes,
+            prefetch=jobs > 1 or device != "cpu",
+            progress=progress,
+        )
     finally:
         torch.set_num_threads(threads)

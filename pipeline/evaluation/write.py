@@ -155,6 +155,7 @@ def _identity(dataset: PreparedDataset, subject: Subject, format: str) -> dict[s
         "checkpoint": subject.checkpoint,
         "digest": subject.digest,
         "weights": subject.weights,
+        "augment": list(subject.passes.augment),
         "dataset": dataset.name,
         "prepared": dataset.product.key,
     }
@@ -189,7 +190,7 @@ def _begin(
         )
     manifest = read_json(out / MANIFEST) or {}
     if manifest:
-        manifest.setdefault("weights", "own")  # from before there was a choice
+        manifest = {"weights": "own", "augment": [], **manifest}  # from before there was a choice
     same = {name: manifest.get(name) for name in identity} == dict(identity)
     covered = set(manifest.get("subsets", ())) if same else set()
     doubtful = [path for subset in files if overwrite or subset not in covered for path in files[subset]]

@@ -30,6 +30,7 @@ EPILOG = """\
   ssl3d eval RUN --pictures 3       and three scans as PNG
   ssl3d eval --weights ema          the average that train.ema keeps
   ssl3d eval RUN --subset holdout   what `ssl3d split --holdout` kept out
+  ssl3d eval RUN --tta flip,rotate  eight copies of every scan vote
 
 The report goes to stdout, progress to stderr. RUN is the name, or a beginning or an ending that only one run has."""
 
@@ -55,6 +56,7 @@ def evaluate(
         Weights,
         typer.Option("--weights", help="A run's own, or their average (train.ema); auto: the average if it has one."),
     ] = "auto",
+    tta: options.TestTime = "none",
     report: Annotated[Format, typer.Option("--report", help="How to print it.")] = "table",
     protocols: Annotated[
         list[str] | None,
@@ -82,10 +84,12 @@ def evaluate(
     Points that the network left out count too. The name of the protocol stands beside every number.
     """
     from ssl3d.pipeline.evaluation.confusion import Confusion
+    from ssl3d.pipeline.evaluation.passes import Passes
     from ssl3d.pipeline.evaluation.protocols import score as apply
 
     for name in protocols or []:
         apply(Confusion(1), name)  # an unknown name is an error before anything is computed
+    Passes.parse(tta)
     space = options.open_workspace(workspace, create=False)
     chosen = choose_runs(space, runs or [], dataset, subset, weights)
     start = time.monotonic()
@@ -95,6 +99,7 @@ def evaluate(
             chosen,
             subset=subset,
             weights=weights,
+            tta=tta,
             pictures=pictures,
             overwrite=overwrite,
             jobs=jobs,
@@ -171,11 +176,13 @@ def score(
     device: str,
     folder: Path | None = None,
     weights: Weights = "auto",
+    tta: str = "none",
 ) -> tuple[list[EvalResult], list[Path]]:
     """Evaluates what is not evaluated yet, and draws ``pictures`` scans of each run (into a folder of ``folder``)."""
     from ssl3d.pipeline.dataset import PreparedDataset
     from ssl3d.pipeline.evaluation.evaluate import evaluate as run_evaluation
     from ssl3d.pipeline.evaluation.gallery import draw_scans
+    from ssl3d.pipeline.evaluation.passes import Passes
     from ssl3d.pipeline.evaluation.subject import subject_of
 
     place = options.resolve_device(device)
@@ -183,7 +190,7 @@ def score(
     results, drawn = [], []
     for run in runs:
         dataset = PreparedDataset(space.dataset(run.config.data.name))
-        subject = subject_of(run, weights)
+        subject = subject_of(run, weights, Passes.parse(tta))
         results.append(
             run_evaluation(
                 dataset, subject, subset=subset, device=place, jobs=jobs, progress=progress, overwrite=overwrite

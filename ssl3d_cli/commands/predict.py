@@ -40,6 +40,7 @@ def predict(
         Literal["auto", "own", "ema"],
         typer.Option("--weights", help="Its own, or their average (train.ema); auto: the average if it has one."),
     ] = "auto",
+    tta: options.TestTime = "none",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace predictions of another run.")] = False,
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
     jobs: options.Jobs = 0,
@@ -49,6 +50,7 @@ def predict(
 ) -> None:
     """Write predictions in the dataset's own format."""
     from ssl3d.pipeline.dataset import PreparedDataset
+    from ssl3d.pipeline.evaluation.passes import Passes
     from ssl3d.pipeline.evaluation.subject import subject_of
     from ssl3d.pipeline.evaluation.write import predict as write
     from ssl3d.pipeline.training.run import RunDirectory
@@ -56,7 +58,7 @@ def predict(
     start = time.monotonic()
     space = options.open_workspace(workspace, create=False)
     directory = RunDirectory.open(space, run)
-    subject = subject_of(directory, weights)
+    subject = subject_of(directory, weights, Passes.parse(tta))
     with options.sparse_backend(sparse_backend):
         result = write(
             PreparedDataset(space.dataset(directory.config.data.name)),
