@@ -1,0 +1,236 @@
+"""Readers of datasets whose scans are clouds of any size: read block by block, large ones cut into tiles.
+
+A reader gives blocks (``CloudReader.read_blocks``); small clouds become scans as they are, the others are sorted into
+tiles first (``opened``), so that neither reading nor training has more than a tile in memory.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from ssl3d.data.datasets.raw import check_unchanged
+from ssl3d.data.datasets.source import (
+    Camera,
+    DatasetReader,
+    Fields,
+    Layout,
+    RawScan,
+    ReadOptions,
+    SourceFile,
+    SourceScan,
+    SourceUnit,
+)
+from ssl3d.data.datasets.spool import POSITION, ROWS, SOURCE_ROW, WHOLE, Spool, Tile, TileParams
+from ssl3d.data.errors import DataError
+from ssl3d.data.formats.read import update_digest
+from ssl3d.data.scan import IGNORE
+from ssl3d.data.spec import DatasetSpec
+
+_LABEL = "label"
+_TRUTH = "truth:"
+Array = npt.NDArray[Any]
+
+
+@dataclass(slots=True)
+class Block:
+    """Rows of a cloud.
+
+    Attributes:
+        points: (n, 3) float64, meters, in the frame of the whole cloud; NaN and infinity are left in.
+        columns, truths: as in ``Fields``.
+        label: (n,) uint8 train ids; None without.
+    """
+
+    points: npt.NDArray[np.float64]
+    columns: dict[str, Array] = field(default_factory=dict)
+    label: npt.NDArray[np.uint8] | None = None
+    truths: dict[str, Array] = field(default_factory=dict)
+
+
+class Frame(NamedTuple):
+    """What a whole cloud has beside its rows."""
+
+    pose: npt.NDArray[np.float64] | None = None
+    cameras: Sequence[Camera] = ()
+
+
+class CloudReader(DatasetReader):
+    """A dataset of clouds of any size.
+
+    Attributes:
+        tiles: how large clouds are cut.
+        own_frame: points keep the origin of their sensor; otherwise scans get one of their own, near their points.
+        zero_is_none: rows at (0, 0, 0) are no measurement.
+    """
+
+    tiles: TileParams = TileParams()
+    own_frame: bool = False
+    zero_is_none: bool = False
+
+    @abstractmethod
+    def read_blocks(self, unit: SourceUnit, position: int, spec: DatasetSpec, rows: int) -> Iterator[Block]:
+        """Scan ``position`` of the unit as it is in its files, at most ``rows`` rows at a time, labels mapped.
+
+        Raises:
+            DataError: see ``read_scan``.
+        """
+
+    def read_frame(self, unit: SourceUnit, position: int, digest: xxhash.xxh3_128 | None) -> Frame:
+        """Pose and cameras of a scan that is not cut."""
+        return Frame()
+
+    def is_cut(self, unit: SourceUnit) -> bool:
+        """Whether a unit is one cloud that is too large, or may be."""
+        return len(unit.scans) == 1 and (unit.num_points is None or unit.num_points > self.tiles.points)
+
+    def read_scan(
+        self, unit: SourceUnit, position: int, spec: DatasetSpec, digest: xxhash.xxh3_128 | None = None
+    ) -> RawScan:
+        """A whole cloud as one scan, whatever its size."""
+        blocks = list(self.read_blocks(unit, position, spec, ROWS))
+        rows = np.concatenate([_rows(block, _row_dtype(unit)) for block in blocks])
+        self._read_digest(unit, position, digest)
+        frame = self.read_frame(unit, position, digest)
+        scan = self._scan(unit, rows, None)
+        scan.pose, scan.cameras = frame
+        return scan
+
+    def _scan(self, unit: SourceUnit, rows: Array, tile: Tile | None) -> RawScan:
+        """Rows as a scan relative to an origin; rows that are no measurement are labelled ignored."""
+        points = rows[POSITION]
+        finite = np.isfinite(points).all(axis=1)
+        labelled = unit.scans[0].labelled
+        scan = RawScan(
+            points=np.zeros(points.shape, np.float32),
+            columns={name: np.ascontiguousarray(rows[name]) for name in unit.fields.columns},
+            label=rows[_LABEL].copy() if labelled else None,
+            truths={name: np.ascontiguousarray(rows[_TRUTH + name]) for name in unit.fields.truths},
+            origin=np.zeros(3) if self.own_frame else _origin(points[finite], tile),
+            not_finite=len(points) - int(np.count_nonzero(finite)),
+        )
+        np.copyto(scan.points, points - scan.origin, where=finite[:, None], casting="same_kind")
+        none = ~finite
+        if self.zero_is_none:
+            zero = (points == 0).all(axis=1)
+            scan.all_zero = int(np.count_nonzero(zero))
+            none |= zero
+        if scan.label is not None:
+            scan.label[none] = IGNORE
+        return scan
+
+    def _read_digest(self, unit: SourceUnit, position: int, digest: xxhash.xxh3_128 | None) -> None:
+        """Takes the bytes of the files of a scan, which must be what they were when they were found."""
+        for _, file in sorted(unit.scans[position].files.items()):
+            if digest is not None:
+                update_digest(file.path, digest)
+            now = SourceFile.find(file.path)
+            check_unchanged(file, -1 if now is None else now.size)
+
+
+class CutCloud(DatasetReader):
+    """The tiles of one cloud, read from the spool."""
+
+    name = "tiles"
+
+    def __init__(self, reader: CloudReader, cloud: SourceUnit, spool: Spool, tiles: Sequence[Tile]) -> None:
+        self.reader = reader
+        self.cloud = cloud
+        self.spool = spool
+        self.tiles = tiles
+
+    def spec(self, classes: str = "single") -> DatasetSpec:
+        return self.reader.spec(classes)
+
+    def survey(self, root: Path, options: ReadOptions) -> Layout:
+        return self.reader.survey(root, options)
+
+    def unit(self) -> SourceUnit:
+        """The cloud as a unit of its tiles."""
+        whole = self.cloud.scans[0]
+        if len(self.tiles) == 1:
+            return replace(self.cloud, scans=(whole._replace(num_points=self.spool.rows),))
+        columns = {**self.cloud.fields.columns, SOURCE_ROW: ("u4", 0)}
+        fields = Fields(columns, self.cloud.fields.truths)
+        return replace(self.cloud, scans=tuple(map(self._scan_of, self.tiles)), fields=fields)
+
+    def _scan_of(self, tile: Tile) -> SourceScan:
+        whole = self.cloud.scans[0]
+        group, _, name = whole.scan_id.rpartition("/")
+        name = tile.name if name == WHOLE else f"{name}_{tile.name}"
+        return whole._replace(scan_id=f"{group}/{name}", num_points=tile.count)
+
+    def read_scan(
+        self, unit: SourceUnit, position: int, spec: DatasetSpec, digest: xxhash.xxh3_128 | None = None
+    ) -> RawScan:
+        tile = self.tiles[position]
+        scan = self.reader._scan(unit, self.spool.read(tile), tile)
+        if position == 0:
+            self.reader._read_digest(self.cloud, 0, digest)
+        if len(self.tiles) == 1:
+            scan.pose, scan.cameras = self.reader.read_frame(self.cloud, 0, digest)
+        return scan
+
+
+@contextmanager
+def opened(
+    reader: DatasetReader, unit: SourceUnit, spec: DatasetSpec, folder: Path
+) -> Iterator[tuple[DatasetReader, SourceUnit]]:
+    """What ``convert_unit`` takes: reader and unit as they are, or a large cloud as a unit of its tiles.
+
+    Args:
+        folder: where rows may be kept while the block lasts.
+
+    Raises:
+        DataError: see ``read_blocks`` and ``Spool.add``.
+    """
+    if not isinstance(reader, CloudReader) or not reader.is_cut(unit):
+        yield reader, unit
+        return
+    dtype = _row_dtype(unit)
+    cloud = unit.scans[0].files["points"].path
+    with Spool(folder, dtype, reader.tiles, cloud) as spool:
+        for block in reader.read_blocks(unit, 0, spec, ROWS):
+            spool.add(_rows(block, dtype))
+        if not spool.rows:
+            raise DataError("the file holds no points", where={"file": cloud}, hint="remove it, or copy it again")
+        cut = CutCloud(reader, unit, spool, spool.tiles())
+        yield cut, cut.unit()
+
+
+def _row_dtype(unit: SourceUnit) -> np.dtype[Any]:
+    named = [*unit.fields.columns.items(), *((_TRUTH + name, kind) for name, kind in unit.fields.truths.items())]
+    columns = [(name, dtype, (width,)) if width else (name, dtype) for name, (dtype, width) in named]
+    columns = [item for item in columns if item[0] != SOURCE_ROW]
+    return np.dtype([(POSITION, "f8", (3,)), (SOURCE_ROW, "u4"), (_LABEL, "u1"), *columns])
+
+
+def _rows(block: Block, dtype: np.dtype[Any]) -> Array:
+    rows = np.zeros(len(block.points), dtype)
+    rows[POSITION] = block.points
+    rows[_LABEL] = IGNORE if block.label is None else block.label
+    for name, values in block.columns.items():
+        rows[name] = values
+    for name, values in block.truths.items():
+        rows[_TRUTH + name] = values
+    return rows
+
+
+def _origin(points: npt.NDArray[np.float64], tile: Tile | None) -> npt.NDArray[np.float64]:
+    """Whole meters in the middle of the points (of the tile), at the height of the lowest.
+
+    Coordinates in the millions of meters would lose centimeters in float32.
+    """
+    if not len(points):
+        return np.zeros(3)
+    low, high = points.min(axis=0), points.max(axis=0)
+    x, y = tile.center if tile is not None and tile.size else (low[:2] + high[:2]) / 2
+    return np.floor([x, y, low[2]])
