@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl3d.benchmarks.gains import WEIGHTS, Job, Recipe
-from ssl3d.data.datasets.kitti_root import MANIFEST
+from ssl3d.data.datasets.root import MANIFEST
 from ssl3d.data.errors import DataError, Ssl3dError, UsageError
 from ssl3d.pipeline.dataset import PreparedDataset
 from ssl3d.pipeline.evaluation.evaluate import cached_result
@@ -65,7 +65,7 @@ class Bench:
     def open(cls, workspace: Workspace, recipe: Recipe, subset: str) -> Bench:
         """``UsageError`` when its streets are not prepared yet."""
         dataset = PreparedDataset(workspace.dataset(DATASET))
-        there = {scan.sequence for scan in dataset.subset("train")}
+        there = {scan.group for scan in dataset.subset("train")}
         recipe = replace(recipe, holdout=tuple(name for name in recipe.holdout if name in there))
         if subset == "holdout" and not recipe.holdout:
             raise UsageError("these streets have no dev sequences", where={"sequences": ", ".join(sorted(there))})

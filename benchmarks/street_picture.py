@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ssl3d.data.datasets.layout import RawScan
 from ssl3d.data.datasets.semantickitti import SemanticKitti
+from ssl3d.data.datasets.source import RawScan, ReadOptions
 from ssl3d.data.errors import DataError
 from ssl3d.pipeline.evaluation.pictures import class_colors, from_above, range_colors, save_figure
 
@@ -34,6 +34,7 @@ def draw(streets: Path, real: Path | None, path: Path) -> Path:
     from matplotlib.patches import Patch
 
     spec = SemanticKitti().spec()
+    assert spec.sensor is not None  # it is a LiDAR's
     scans = {"generated": _middle_scan(streets)} | ({"recorded": _middle_scan(real)} if real is not None else {})
     height = 4.0 * len(scans) + 0.9  # inches; a line of titles above, two of classes below
     figure = Figure(figsize=(14, height), dpi=80, facecolor=_DARK)
@@ -49,29 +50,31 @@ def draw(streets: Path, real: Path | None, path: Path) -> Path:
         bottom=0.6 / height,
         hspace=0.1,
     )
-    for i, (kind, scan) in enumerate(scans.items()):
+    for i, (kind, (scan_id, scan)) in enumerate(scans.items()):
         colors = class_colors(_labels(scan), spec)
         order = np.argsort(scan.points[:, 2])
         above, strip = figure.add_subplot(grid[i, 0]), figure.add_subplot(grid[i, 1])
         above.imshow(from_above(scan.points[order], colors[order], _REACH, pixels=400), interpolation="nearest")
-        _frame(above, f"{kind} {scan.scan_id}, 100 x 100 m")
+        _frame(above, f"{kind} {scan_id}, 100 x 100 m")
         strip.imshow(range_colors(scan.points, colors, spec.sensor), aspect="auto", interpolation="nearest")
         _frame(strip, f"{len(scan.points):,} points as the sensor sees them, middle = ahead")
-    present = np.unique(np.concatenate([_labels(scan) for scan in scans.values()]))
+    present = np.unique(np.concatenate([_labels(scan) for _, scan in scans.values()]))
     shown = [int(index) for index in present if index < spec.num_classes]
     handles = [Patch(facecolor=tuple(spec.colors[index] / 255), label=spec.classes[index]) for index in shown]
     figure.legend(handles=handles, loc="lower center", ncol=10, fontsize=9, frameon=False, labelcolor=_LIGHT)
     return save_figure(figure, path)
 
 
-def _middle_scan(root: Path) -> RawScan:
+def _middle_scan(root: Path) -> tuple[str, RawScan]:
+    """Its id, and the scan."""
     reader = SemanticKitti()
-    units = reader.discover(root, allow_partial=True).units
-    chosen = [(part, i) for part in units for i, frame in enumerate(part.frames) if frame.label is not None]
+    layout = reader.discover(root, ReadOptions(allow_partial=True))
+    chosen = [(unit, i) for unit, i in layout.scans() if unit.scans[i].labelled]
     if not chosen:
         raise DataError("no scan here has labels", where={"root": root}, hint="unpack the archive of labels as well")
-    chosen = [(part, i) for part, i in chosen if part.subset == "val"] or chosen
-    return reader.read_scan(*chosen[len(chosen) // 2])
+    chosen = [(unit, i) for unit, i in chosen if unit.subset == "val"] or chosen
+    unit, i = chosen[len(chosen) // 2]
+    return unit.scans[i].scan_id, reader.read_scan(unit, i, reader.spec())
 
 
 def _labels(scan: RawScan) -> npt.NDArray[np.uint8]:

@@ -7,7 +7,6 @@ the same (neighboring scans of a drive are near duplicates). Only such means lea
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssl3d.data.datasets.kitti_root import MANIFEST, find_root, read_manifest
+from ssl3d.data.datasets.kitti_root import KittiRoot, find_root
+from ssl3d.data.datasets.root import MANIFEST, read_manifest
 from ssl3d.data.datasets.semantickitti import SemanticKitti
+from ssl3d.data.datasets.source import ReadOptions
 from ssl3d.data.errors import DataError, UsageError
 from ssl3d.data.range_image import RangeProjection
 from ssl3d.data.scan import IGNORE
@@ -74,14 +75,14 @@ def read_streets(root: Path) -> dict[str, Any]:
         UsageError: these are no generated streets.
         DataError: the manifest is damaged or of an unfinished generation, or a file is not as it was generated.
     """
-    place = find_root(root)
-    if read_manifest(place) is None:
+    place = find_root(root.expanduser().absolute())
+    manifest = _manifest(place)
+    if manifest is None:
         raise UsageError(
             "these streets were not generated here",
             where={"root": root, "expected": MANIFEST},
             hint="ssl3d synth street --preset bench --seed 0 --out DIR; recordings go after --real",
         )
-    manifest: dict[str, Any] = json.loads((place.sequences.parent / MANIFEST).read_text(encoding="utf-8"))
     if content_hash(place.sequences, manifest["scans_per_sequence"]) != manifest["sha256"]:
         raise DataError(
             "generated streets are not as they were generated: a scan or label has other bytes",
@@ -89,6 +90,10 @@ def read_streets(root: Path) -> dict[str, Any]:
             hint="ssl3d synth street ... --out DIR into an empty folder",
         )
     return manifest
+
+
+def _manifest(place: KittiRoot) -> dict[str, Any] | None:
+    return read_manifest(place.root, place.sequences.parent)
 
 
 def content_hash(sequences: Path, scans_per_sequence: Mapping[str, int]) -> str:
@@ -200,7 +205,7 @@ class Tally:
             found[f"points per {RING_VOXEL} m voxel, {name}"] = _over(self.in_ring[i], self.ring_voxels[i])
         for size, count in zip(VOXELS, self.voxels, strict=True):
             found[f"voxels of {size} m per scan"] = count / self.scans
-        image = self.scans * spec.sensor.height * COLUMNS
+        image = self.scans * _sensor(spec).height * COLUMNS
         found["pixels filled"] = 100 * _over(self.pixels, image)
         found["pixels empty alone"] = 100 * _over(self.holes, image)
         found["classes per scan"] = _over(self.kinds, self.labelled)
@@ -247,6 +252,11 @@ def _ring_names() -> list[str]:
     return [f"{near:.0f}-{far:.0f} m" for near, far in pairwise(RINGS)]
 
 
+def _sensor(spec: DatasetSpec) -> SensorSpec:
+    assert spec.sensor is not None  # streets are a LiDAR's
+    return spec.sensor
+
+
 def _over(part: float, whole: float) -> float:
     return float(part) / float(whole) if whole else math.nan
 
@@ -261,17 +271,17 @@ def measure(root: Path, *, progress: Progress) -> dict[str, Tally]:
         DataError: no scan has labels; or see ``SemanticKitti.discover`` and ``read_scan``.
     """
     reader = SemanticKitti()
-    sensor = reader.spec().sensor
-    units = reader.discover(root, allow_partial=True).units
-    chosen = [(part, i) for part in units for i, frame in enumerate(part.frames) if frame.label is not None]
+    spec = reader.spec()
+    layout = reader.discover(root, ReadOptions(allow_partial=True))
+    chosen = [(unit, i) for unit, i in layout.scans() if unit.scans[i].labelled]
     if not chosen:
         raise DataError("no scan here has labels", where={"root": root}, hint="unpack the archive of labels as well")
     tallies: dict[str, Tally] = {}
     with progress.task(f"measure {root.name}", len(chosen), "scan") as task:
-        for part, position in chosen:
-            scan = reader.read_scan(part, position)
-            tallies.setdefault(part.sequence, Tally()).add(
-                scan.points, scan.intensity, scan.label, scan.instance, sensor
+        for unit, position in chosen:
+            scan = reader.read_scan(unit, position, spec)
+            tallies.setdefault(unit.group, Tally()).add(
+                scan.points, scan.columns["intensity"], scan.label, scan.truths["instance"], _sensor(spec)
             )
             task.advance()
     return tallies
@@ -293,7 +303,7 @@ def run(streets: Path, real: Path | None, *, progress: Progress) -> dict[str, An
         ``results``: for every subset and figure a row of ours and theirs (``ratio``: ours / theirs, 1 = alike).
     """
     manifest = read_streets(streets)
-    if real is not None and read_manifest(find_root(real)) is not None:
+    if real is not None and _manifest(find_root(real.expanduser().absolute())) is not None:
         raise UsageError("these are no recordings: they were generated", where={"root": real}, hint="--streets DIR")
     spec = load_spec("semantickitti")
     tallies = measure(streets, progress=progress)

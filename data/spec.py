@@ -69,6 +69,7 @@ class DatasetSpec:
         official: name -> published lists of labelled scans by ratio in percent ("1", "10"); see ``data.official``.
         regimes: word after ``ssl3d split --regime`` -> ``scan`` (each scan by itself) or ``group`` (the sequence, scene
             or area that a scan belongs to).
+        label_sets: words after ``ssl3d prepare --labels``: ``labels``, and where there are any, ``scribbles``.
     """
 
     name: str
@@ -87,6 +88,7 @@ class DatasetSpec:
     tail: tuple[str, ...]
     official: Mapping[str, ListFamily]
     regimes: Mapping[str, str]
+    label_sets: tuple[str, ...] = ("labels",)
     ignore: int = IGNORE
 
     @property
@@ -204,6 +206,7 @@ def _build(table: Mapping[str, Any], variant: str, chosen: Mapping[str, Any]) ->
         tail=tuple(name for name, share in zip(names, content, strict=True) if share < table.get("tail_below", 0)),
         official={family.name: family for family in list_families(table["name"]) if family.kind == "labels"},
         regimes=table.get("regimes", {"scan": "scan"}),
+        label_sets=tuple(table.get("label_sets", ("labels",))),
     )
 
 

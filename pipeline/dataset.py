@@ -21,10 +21,15 @@ from ssl3d.data.scan import IGNORE, View
 from ssl3d.data.store import ShardReader
 from ssl3d.pipeline.product import Product
 from ssl3d.pipeline.splits import SplitResult, find_split
+from ssl3d.pipeline.stages.prepare import check_version
 from ssl3d.pipeline.workspace import DatasetHandle
 
 if TYPE_CHECKING:
     from ssl3d.data.spec import DatasetSpec
+
+
+FEATURES = {"intensity": 1, "color": 3, "normal": 3}
+"""Per-point arrays of prepared scans that networks read -> width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +37,9 @@ class ScanRef:
     """One prepared scan.
 
     Attributes:
-        index: its number in the dataset (in order of scan id).
-        scan_id: ``SS/FFFFFF``.
+        index: its number in the dataset (in order of unit and position).
+        scan_id: ``<group>/<name>``, e.g. ``08/000123``.
+        group: the sequence, scene, room or area that it belongs to.
         subset: ``train``, ``val`` or ``test``.
         unit, position: the shard that holds it, and which scan of the shard it is.
         labelled: the dataset has (full) labels for it, for evaluation.
@@ -42,7 +48,7 @@ class ScanRef:
 
     index: int
     scan_id: str
-    sequence: str
+    group: str
     subset: str
     unit: str
     position: int
@@ -55,7 +61,7 @@ class PreparedDataset:
     """The scans of a dataset that ``ssl3d prepare`` has finished.
 
     Raises:
-        UsageError: nothing was prepared, or not to its end.
+        UsageError: nothing was prepared, or not to its end, or by another version of ssl3d.
     """
 
     def __init__(self, handle: DatasetHandle) -> None:
@@ -69,6 +75,7 @@ class PreparedDataset:
                 where={"workspace": handle.workspace.root},
                 hint="run your `ssl3d prepare` command again: it goes on with the first unfinished unit",
             )
+        check_version(product)
         self.handle = handle
         self.product = product
         self.scans = scans_of(product)
@@ -136,17 +143,17 @@ class PreparedDataset:
 
 
 def scans_of(product: Product) -> list[ScanRef]:
-    """The scans of a prepare product, in order of scan id; read from its journal alone."""
+    """The scans of a prepare product, in order of unit and position; read from its journal alone."""
     found: list[ScanRef] = []
     scribbles = product.manifest.params["label_set"] == "scribbles"
     for unit in sorted(product.done):
         info = product.done[unit].info
-        sequence, subset = info["sequence"], info["subset"]
+        group, subset = info["group"], info["subset"]
         rows = zip(info["scan_ids"], info["num_points"], info["labelled"], info["scribbled"], strict=True)
         for position, (scan_id, points, labelled, scribbled) in enumerate(rows):
             known = scribbled if scribbles and subset == "train" else labelled
             found.append(
-                ScanRef(len(found), scan_id, sequence, subset, unit, position, points, bool(labelled), bool(known))
+                ScanRef(len(found), scan_id, group, subset, unit, position, points, bool(labelled), bool(known))
             )
     return found
 
@@ -155,7 +162,8 @@ def spec_of(product: Product) -> DatasetSpec:
     """The specification (classes, maps, splits) that a prepare product was made with."""
     from ssl3d.data.datasets.registry import get_reader
 
-    return get_reader(product.manifest.identity["reader"]).spec(product.manifest.params["classes"])
+    identity = product.manifest.identity
+    return get_reader(identity["reader"], identity.get("config", "")).spec(product.manifest.params["classes"])
 
 
 @dataclass(frozen=True)
@@ -196,7 +204,7 @@ class Shards:
 
 
 class ScanSource:
-    """Points and intensity of every scan; all labels IGNORE."""
+    """Points of every scan with what was measured of them; all labels IGNORE."""
 
     def __init__(self, folder: str, places: Places) -> None:
         self.places = places
@@ -206,10 +214,15 @@ class ScanSource:
         return len(self.places.unit)
 
     def view(self, index: int) -> View:
-        """Scan ``index`` (0-based, see ``ScanRef``), with ``intensity`` (n, 1), its origin and (or None) its pose."""
+        """Scan ``index`` (0-based, see ``ScanRef``), with its origin and (or None) its pose.
+
+        Features are ``intensity`` (n, 1), ``color`` (n, 3) in 0..1 and ``normal`` (n, 3), those that the dataset has;
+        all else that the dataset has per point (``ring``, ``segment``, ``source_row``) is in ``extras`` as stored.
+        """
         unit, position = self.places.units[self.places.unit[index]], int(self.places.position[index])
         reader = self._shards[unit]
-        names = ["points", "intensity", "origin", "scan_id", *(["pose"] if "pose" in reader else [])]
+        columns = [name for name in reader.names if name != "points" and not reader.is_per_scan(name)]
+        names = ["points", *columns, "origin", "scan_id", *(["pose"] if "pose" in reader else [])]
         read = reader.read_many(names, position)
         points = read["points"]
         scan: dict[str, Any] = {"scan_id": str(read["scan_id"]), "origin": read["origin"], "pose": read.get("pose")}
@@ -218,11 +231,18 @@ class ScanSource:
         rows[:, 1] = np.arange(len(points))
         return View(
             points=points,
-            features={"intensity": read["intensity"].reshape(-1, 1)},
+            features={name: _feature(name, read[name]) for name in columns if name in FEATURES},
             rows=rows,
             label=np.full(len(points), IGNORE, np.uint8),
+            extras={name: read[name] for name in columns if name not in FEATURES},
             scan=scan,
         )
+
+
+def _feature(name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """(n, k) float32; whole numbers are shares of their largest."""
+    scaled = values if values.dtype.kind == "f" else values / np.float32(np.iinfo(values.dtype).max)
+    return scaled.astype(np.float32, copy=False).reshape(len(values), FEATURES[name])
 
 
 class VisibleSource:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ssl3d.data.datasets.layout import Stamp
+from ssl3d.data.datasets.raw import read_bytes
+from ssl3d.data.datasets.root import read_text
+from ssl3d.data.datasets.source import SourceFile
 from ssl3d.data.errors import DataError
 
 
@@ -19,18 +24,21 @@ class Numbered:
     """The files ``FFFFFF<suffix>`` of a folder.
 
     Attributes:
-        stamps: frame number -> (bytes, modification time).
+        files: frame number -> file.
         strays: visible names that are not frames.
         broken: names that lead nowhere (links) or are not files.
     """
 
-    stamps: dict[int, Stamp] = field(default_factory=dict)
+    files: dict[int, SourceFile] = field(default_factory=dict)
     strays: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 
 
-def list_numbered(folder: Path, suffix: str) -> Numbered | None:
+def list_numbered(folder: Path, *suffixes: str) -> Numbered | None:
     """All frames in a folder, in no order; None when there is no such folder.
+
+    Args:
+        suffixes: e.g. ``.bin``; several where files may have one of them.
 
     Raises:
         DataError: the folder may not be read.
@@ -41,7 +49,7 @@ def list_numbered(folder: Path, suffix: str) -> Numbered | None:
             for entry in entries:
                 name = entry.name
                 stem = name[:6]
-                if name[6:] != suffix or not (stem.isascii() and stem.isdigit()):
+                if name[6:] not in suffixes or not (stem.isascii() and stem.isdigit()):
                     if not name.startswith("."):
                         found.strays.append(name)
                     continue
@@ -51,7 +59,7 @@ def list_numbered(folder: Path, suffix: str) -> Numbered | None:
                     found.broken.append(name)
                     continue
                 if stat.S_ISREG(status.st_mode):
-                    found.stamps[int(stem)] = (status.st_size, status.st_mtime_ns)
+                    found.files[int(stem)] = SourceFile(entry.path, (status.st_size, status.st_mtime_ns))
                 else:
                     found.broken.append(name)
     except (FileNotFoundError, NotADirectoryError):
@@ -59,29 +67,6 @@ def list_numbered(folder: Path, suffix: str) -> Numbered | None:
     except PermissionError:
         raise DataError("a folder may not be read", where={"folder": folder}, hint="check its permissions") from None
     return found
-
-
-def list_images(folder: Path) -> dict[int, str]:
-    """Frame number -> file name of the images of a camera (.png, .jpg); empty without the folder."""
-    images = {}
-    try:
-        for name in os.listdir(folder):  # noqa: PTH208
-            if name[:6].isdigit() and name[6:] in (".png", ".jpg"):
-                images[int(name[:6])] = name
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except PermissionError:
-        raise DataError("a folder may not be read", where={"folder": folder}, hint="check its permissions") from None
-    return images
-
-
-def stamp_of(path: Path) -> Stamp | None:
-    """Size and modification time, None when there is no such file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
 
 
 def read_calib(path: Path | str) -> dict[str, npt.NDArray[np.float64]]:
@@ -111,50 +96,69 @@ def count_poses(path: Path | str) -> int:
     return sum(1 for line in _lines(path) if line.strip())
 
 
-def read_poses(path: Path | str, frames: list[int], tr: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """LiDAR poses of some frames; line f of the file belongs to frame f, whichever frames are there.
+def read_pose(poses: SourceFile, calib: SourceFile, frame: int) -> npt.NDArray[np.float64]:
+    """LiDAR pose of a frame; line f of poses.txt belongs to frame f, whichever frames are there.
 
     The file holds poses of the left camera; the LiDAR's is ``Tr^-1 pose Tr`` (semantic-kitti-api).
 
     Args:
-        frames: (S,) frame numbers.
-        tr: (4, 4) LiDAR to camera, ``Tr`` of calib.txt.
+        calib: calib.txt with ``Tr``, LiDAR to camera.
 
     Returns:
-        (S, 4, 4) float64, sensor to world (the first camera frame's LiDAR), meters.
+        (4, 4) float64, sensor to world (the first camera frame's LiDAR), meters.
 
     Raises:
-        DataError: the file is too short, or a line is not 12 finite numbers.
+        DataError: the file is too short or changed, or the line is not 12 finite numbers.
     """
-    lines = [line for line in _lines(path) if line.strip()]
-    poses = np.empty((len(frames), 4, 4))
-    for row, frame in enumerate(frames):
-        if frame >= len(lines):
-            raise DataError(
-                f"poses.txt has {len(lines)} lines, frame {frame} needs line {frame + 1}", where={"file": path}
-            )
-        pose = _matrix(lines[frame])
-        if pose is None:
-            raise DataError(
-                "a line of poses.txt is not 12 numbers",
-                where={"file": path, "line": frame + 1},
-                hint="take it again from the SemanticKITTI label archive",
-            )
-        poses[row] = pose
-    moved: npt.NDArray[np.float64] = np.linalg.inv(tr) @ poses @ tr
+    lines = _pose_lines(poses)
+    if frame >= len(lines):
+        raise DataError(
+            f"poses.txt has {len(lines)} lines, frame {frame} needs line {frame + 1}", where={"file": poses.path}
+        )
+    pose = _matrix(lines[frame])
+    if pose is None:
+        raise DataError(
+            "a line of poses.txt is not 12 numbers",
+            where={"file": poses.path, "line": frame + 1},
+            hint="take it again from the SemanticKITTI label archive",
+        )
+    tr = calibration(calib)["Tr"]
+    moved: npt.NDArray[np.float64] = np.linalg.inv(tr) @ pose @ tr
     return moved
 
 
-def read_text(path: Path | str) -> str:
-    """A small text file, bytes that are no UTF-8 replaced. DataError when it cannot be read."""
+@lru_cache(maxsize=2)  # all scans of a unit need the same
+def _pose_lines(poses: SourceFile) -> Sequence[str]:
+    text = read_bytes(poses).decode("utf-8", errors="replace")
+    return [line for line in text.splitlines() if line.strip()]
+
+
+@lru_cache(maxsize=2)
+def calibration(file: SourceFile) -> dict[str, npt.NDArray[np.float64]]:
+    """``read_calib`` of a file that is as it was when it was found; not to be changed."""
+    return read_calib(file.path)
+
+
+def image_size(path: str) -> tuple[int, int] | None:
+    """Width and height of a PNG or JPEG in pixels, from its header; None where it is neither."""
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise DataError(
-            f"a file cannot be read: {error.strerror}",
-            where={"file": path},
-            hint="check its permissions and the disk",
-        ) from error
+        with open(path, "rb") as stream:  # noqa: PTH123
+            head = stream.read(24)
+            if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) == 24:
+                width, height = struct.unpack(">II", head[16:24])
+                return width, height
+            at = 2 if head[:2] == b"\xff\xd8" else 0
+            while at:  # JPEG: segments with a length each; one of the kinds C0..CF states the size
+                stream.seek(at)
+                marker, kind, length, _, height, width = struct.unpack(">BBHBHH", stream.read(9))
+                if marker != 0xFF:
+                    return None
+                if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+                    return width, height
+                at += 2 + length
+    except (OSError, struct.error):
+        pass
+    return None
 
 
 def _lines(path: Path | str) -> list[str]:

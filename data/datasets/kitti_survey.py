@@ -9,9 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from ssl3d.data.datasets.kitti_files import Numbered, count_poses, list_images, list_numbered, read_calib, stamp_of
-from ssl3d.data.datasets.kitti_root import other_case
-from ssl3d.data.datasets.layout import Frame, LabelSet, Problem, SequenceFiles, SequenceReport, Stamp
+from ssl3d.data.datasets.kitti_files import Numbered, count_poses, list_numbered, read_calib
+from ssl3d.data.datasets.source import GroupReport, LabelSet, Problem, SourceFile, SourceScan, other_case
 from ssl3d.data.errors import DataError
 
 POINT_BYTES = 16
@@ -24,6 +23,7 @@ ARCHIVES = {
     "calib": "data_odometry_calib.zip",
 }
 _SHOWN = 5
+Files = dict[int, SourceFile]
 
 
 @dataclass(slots=True)
@@ -32,14 +32,12 @@ class Survey:
 
     Args:
         folder: ``.../sequences/NN``.
-        prefix: the same relative to the root, for image paths.
         subset: train, val or test.
         expected: scans in the complete dataset.
         allow_partial: whether missing scans and labels are warnings.
     """
 
     folder: Path
-    prefix: str
     subset: str
     expected: int
     label_set: LabelSet
@@ -50,13 +48,13 @@ class Survey:
     def sequence(self) -> str:
         return self.folder.name
 
-    def run(self) -> tuple[SequenceReport, tuple[Frame, ...], SequenceFiles]:
-        """Look at everything. The frames are usable only if the report has no errors."""
+    def run(self) -> tuple[GroupReport, tuple[SourceScan, ...], dict[str, SourceFile]]:
+        """Look at everything. The scans, and the files they share, are usable only if the report has no errors."""
         scans = self._listed("velodyne", ".bin")
         if scans is None:
             self._no_scans()
             scans = Numbered()
-        points = dict(sorted(scans.stamps.items()))
+        points = dict(sorted(scans.files.items()))
         if points:
             self._numbers(points)
         elif scans.strays:
@@ -69,22 +67,23 @@ class Survey:
         self._sizes(points)
         labels = self._labels(points)
         scribbles = self._scribbles(points)
-        images = list_images(self.folder / "image_2")
-        shared, lines, calib = self._poses(points)
-        frames = tuple(
-            self._frame(number, stamp, labels.get(number), scribbles.get(number), images.get(number))
-            for number, stamp in points.items()
-        )
-        report = SequenceReport(
-            sequence=self.sequence,
+        pictures = list_numbered(self.folder / "image_2", ".png", ".jpg")
+        images = pictures.files if pictures else {}
+        shared, lines, calib = self._shared(points)
+        found = {"points": points, "labels": labels, "scribbles": scribbles, "image": images}
+        frames = tuple(self._scan(number, found) for number in points)
+        report = GroupReport(
+            group=self.sequence,
             subset=self.subset,
-            frames=len(points),
+            scans=len(points),
             expected=self.expected,
-            labels=len(labels.keys() & points.keys()),
-            scribbles=len(scribbles.keys() & points.keys()),
-            images=len(images.keys() & points.keys()),
-            poses=lines,
-            calib=calib,
+            facts={
+                "labels": len(labels.keys() & points.keys()),
+                "scribbles": len(scribbles.keys() & points.keys()),
+                "images": len(images.keys() & points.keys()),
+                "poses": "-" if lines is None else str(lines),
+                "calib": calib,
+            },
             problems=tuple(self.problems),
         )
         return report, frames, shared
@@ -92,7 +91,7 @@ class Survey:
     def _add(
         self, severity: Literal["error", "warning"], what: str, where: dict[str, object], hint: str | None = None
     ) -> None:
-        self.problems.append(Problem(severity, what, {"sequence": self.sequence, **where}, hint))
+        self.problems.append(Problem(severity, what, {"group": self.sequence, **where}, hint))
 
     def _add_partial(self, what: str, where: dict[str, object], hint: str = PARTIAL) -> None:
         """Something is missing: an error unless the user said that it may be."""
@@ -111,7 +110,7 @@ class Survey:
                 {"file": folder / min(found.broken)},
                 "fetch what the links point to (git annex get, a disk that is not mounted), or remove them",
             )
-        if found is not None and found.stamps and found.strays:
+        if found is not None and found.files and found.strays:
             self._add(
                 "warning",
                 f"{_count(found.strays, 'file')} in {name}/ left aside: not named FFFFFF{suffix}",
@@ -132,7 +131,7 @@ class Survey:
         else:
             self._add_partial(what, {"folder": self.folder})
 
-    def _numbers(self, points: dict[int, Stamp]) -> None:
+    def _numbers(self, points: Files) -> None:
         """Gaps, and the count of the complete dataset."""
         folder = self.folder / "velodyne"
         last = max(points)
@@ -160,10 +159,10 @@ class Survey:
         elif first is not None and last + 1 < self.expected:
             self._add_partial("scans are missing", {**where, "first missing": f"{first:06d}"})
 
-    def _sizes(self, points: dict[int, Stamp]) -> None:
-        cut = [number for number, (size, _) in points.items() if size % POINT_BYTES]
+    def _sizes(self, points: Files) -> None:
+        cut = [number for number, file in points.items() if file.size % POINT_BYTES]
         if cut:
-            size = points[cut[0]][0]
+            size = points[cut[0]].size
             self._add(
                 "error",
                 f"truncated scan: {size} bytes are no multiple of {POINT_BYTES} ({size % POINT_BYTES} left over)"
@@ -171,7 +170,7 @@ class Survey:
                 {"file": self.folder / "velodyne" / f"{cut[0]:06d}.bin"},
                 f"the download or the copy was cut: unpack {ARCHIVES['velodyne']} again",
             )
-        empty = [number for number, (size, _) in points.items() if size == 0]
+        empty = [number for number, file in points.items() if file.size == 0]
         if empty:
             self._add(
                 "warning",
@@ -180,13 +179,13 @@ class Survey:
                 "a cut download leaves such files",
             )
 
-    def _labels(self, points: dict[int, Stamp]) -> dict[int, Stamp]:
+    def _labels(self, points: Files) -> Files:
         found = self._listed("labels", ".label")
-        stamps = found.stamps if found else {}
-        missing = [number for number in points if number not in stamps]
+        files = found.files if found else {}
+        missing = [number for number in points if number not in files]
         if missing and points and self.subset != "test":
             folder = self.folder / "labels"
-            if not stamps:
+            if not files:
                 self._add_partial(
                     f"no labels in a {self.subset} sequence: {self._absent('labels')}",
                     {"folder": folder},
@@ -197,16 +196,16 @@ class Survey:
                     f"{_count(missing, 'scan')} of {len(points)} without a label file",
                     {"folder": folder, "missing": _ranges(missing)},
                 )
-        self._counts(points, stamps, "labels")
-        return stamps
+        self._counts(points, files, "labels")
+        return files
 
-    def _scribbles(self, points: dict[int, Stamp]) -> dict[int, Stamp]:
+    def _scribbles(self, points: Files) -> Files:
         if self.label_set != "scribbles" or self.subset != "train":
             return {}
         found = self._listed("scribbles", ".label")
-        stamps = found.stamps if found else {}
-        missing = [number for number in points if number not in stamps]
-        if points and not stamps:
+        files = found.files if found else {}
+        missing = [number for number in points if number not in files]
+        if points and not files:
             self._add_partial(
                 "scribbles were asked for, but there are none",
                 {"folder": self.folder / "scribbles"},
@@ -217,20 +216,22 @@ class Survey:
                 f"{_count(missing, 'scan')} of {len(points)} without scribbles",
                 {"folder": self.folder / "scribbles", "missing": _ranges(missing)},
             )
-        self._counts(points, stamps, "scribbles")
-        return stamps
+        self._counts(points, files, "scribbles")
+        return files
 
-    def _counts(self, points: dict[int, Stamp], stamps: dict[int, Stamp], folder: str) -> None:
+    def _counts(self, points: Files, files: Files, folder: str) -> None:
         """A label file belongs to its scan if it has as many entries."""
         wrong = [
             number
-            for number, (size, _) in points.items()
-            if number in stamps and stamps[number][0] * (POINT_BYTES // LABEL_BYTES) != size and size % POINT_BYTES == 0
+            for number, file in points.items()
+            if number in files
+            and files[number].size * (POINT_BYTES // LABEL_BYTES) != file.size
+            and file.size % POINT_BYTES == 0
         ]
         if not wrong:
             return
         number = wrong[0]
-        scan, labels = points[number][0] // POINT_BYTES, stamps[number][0] / LABEL_BYTES
+        scan, labels = points[number].size // POINT_BYTES, files[number].size / LABEL_BYTES
         self._add(
             "error",
             f"the labels are not of this scan: {scan} points, {labels:g} labels" + _also(wrong),
@@ -241,34 +242,27 @@ class Survey:
             "labels of another sequence or dataset were copied here, or a download was cut",
         )
 
-    def _poses(self, points: dict[int, Stamp]) -> tuple[SequenceFiles, int | None, str]:
-        """Poses need poses.txt and a calib.txt with Tr; without, the scans go on without poses."""
+    def _shared(self, points: Files) -> tuple[dict[str, SourceFile], int | None, str]:
+        """calib.txt, and poses.txt where it can be used: it needs ``Tr``; without, scans go on without poses."""
         calib_path, poses_path = self.folder / "calib.txt", self.folder / "poses.txt"
-        calib_stamp, poses_stamp = stamp_of(calib_path), stamp_of(poses_path)
-        calib = self._calib(calib_path) if calib_stamp else "missing"
-        lines = count_poses(poses_path) if poses_stamp else None
+        calib_file, poses_file = SourceFile.find(calib_path), SourceFile.find(poses_path)
+        calib = self._calib(calib_path) if calib_file else "missing"
+        lines = count_poses(poses_path) if poses_file else None
         if not points:
-            return SequenceFiles(), lines, calib
+            return {}, lines, calib
         if calib == "missing":
             self._add("warning", "no calib.txt: scans are stored without poses", {"folder": self.folder}, _CALIB_HINT)
         if lines is None:
             self._add("warning", "no poses.txt: scans are stored without poses", {"folder": self.folder})
-            return SequenceFiles(str(calib_path) if calib_stamp else None, calib_stamp), None, calib
-        last = max(points)
-        if lines <= last or (lines > self.expected > last):
+        elif lines <= max(points) or (lines > self.expected > max(points)):
             self._add(
                 "error",
-                f"poses.txt has {lines} lines for {self.expected} scans (frames up to {last:06d} are here)",
+                f"poses.txt has {lines} lines for {self.expected} scans (frames up to {max(points):06d} are here)",
                 {"file": poses_path},
                 "it belongs to another sequence or was cut: take it from the label archive again, or remove it",
             )
-        shared = SequenceFiles(
-            str(calib_path) if calib_stamp else None,
-            calib_stamp,
-            str(poses_path) if calib == "Tr" else None,
-            poses_stamp if calib == "Tr" else None,
-        )
-        return shared, lines, calib
+        shared = {"calib": calib_file} if calib_file and calib in ("ok", "no P2") else {}
+        return shared | ({"poses": poses_file} if shared and poses_file else {}), lines, calib
 
     def _calib(self, path: Path) -> str:
         try:
@@ -284,22 +278,17 @@ class Survey:
                 _CALIB_HINT,
             )
             return "no Tr"
-        return "Tr"
+        if "P2" not in matrices or abs(np.linalg.det(matrices["P2"])) < 1e-6:
+            if (self.folder / "image_2").is_dir():
+                self._add("warning", "calib.txt has no (usable) P2: images cannot be used", {"file": path}, _CALIB_HINT)
+            return "no P2"
+        return "ok"
 
-    def _frame(
-        self, number: int, points: Stamp, label: Stamp | None, scribble: Stamp | None, image: str | None
-    ) -> Frame:
-        return Frame(
-            scan_id=f"{self.sequence}/{number:06d}",
-            number=number,
-            points=f"{self.folder}/velodyne/{number:06d}.bin",
-            points_stamp=points,
-            num_points=points[0] // POINT_BYTES,
-            label=f"{self.folder}/labels/{number:06d}.label" if label else None,
-            label_stamp=label,
-            scribble=f"{self.folder}/scribbles/{number:06d}.label" if scribble else None,
-            scribble_stamp=scribble,
-            image=f"{self.prefix}/image_2/{image}" if image else "",
+    def _scan(self, number: int, found: dict[str, Files]) -> SourceScan:
+        files = {role: files[number] for role, files in found.items() if number in files}
+        size = files["points"].size // POINT_BYTES
+        return SourceScan(
+            f"{self.sequence}/{number:06d}", files, size, "labels" in files, "scribbles" in files, details=number
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -81,13 +82,14 @@ def map_labels(
     if len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= len(table)):
         strange = ids[(ids < 0) | (ids >= len(table))]
         raise _unknown({int(strange[0]): len(strange)}, [], spec, scan_id, path)
-    histogram = np.bincount(ids.astype(np.intp, copy=False), minlength=1)
+    rows = ids.astype(np.intp, copy=False)  # what both need
+    histogram = np.bincount(rows, minlength=1)
     present = np.flatnonzero(histogram)
     counts = dict(zip(present.tolist(), histogram[present].tolist(), strict=True))
     unknown = {raw: count for raw, count in counts.items() if not known[raw]}
     if unknown:
         raise _unknown(unknown, list(counts), spec, scan_id, path)
-    return table.take(ids), counts
+    return table.take(rows), counts
 
 
 def _unknown(unknown: dict[int, int], present: list[int], spec: DatasetSpec, scan_id: str, path: str) -> DataError:
@@ -108,25 +110,36 @@ def _unknown(unknown: dict[int, int], present: list[int], spec: DatasetSpec, sca
     )
 
 
-def mend_points(scan: RawScan, *, zero_is_none: bool) -> None:
+def mend_points(scan: RawScan, *, zero_is_none: bool, measured: Sequence[str] = ()) -> None:
     """Rows that are no measurement: not finite (set to 0), and at (0, 0, 0) where that stands for no return.
 
     They stay in place with label ignored, and are counted.
+
+    Args:
+        measured: float columns (n,) that belong to the measurement: a row that is not finite there is none, and rows
+            that are none are 0 there.
     """
     points = scan.points
-    flat = points.ravel()
-    with np.errstate(all="ignore"):
-        suspicious = not np.isfinite(np.dot(flat, flat))  # NaN and infinity survive the sum; large numbers may too
+    values = [points, *(scan.columns[name] for name in measured)]
     masks = []
-    if suspicious:
-        masks.append(~np.isfinite(points).all(axis=1))
+    finite = [np.isfinite(each).reshape(len(points), -1).all(axis=1) for each in values if _suspicious(each)]
+    if finite:
+        masks.append(~np.logical_and.reduce(finite))
         scan.not_finite = int(np.count_nonzero(masks[-1]))
-    if zero_is_none and (points[:, 0] == 0).any():
-        masks.append((points == 0).all(axis=1))
+    if zero_is_none and (zero := points[:, 0] == 0).any():
+        masks.append(zero & (points[:, 1] == 0) & (points[:, 2] == 0))
         scan.all_zero = int(np.count_nonzero(masks[-1]))
     if scan.not_finite:
-        points[masks[0]] = 0
+        for each in values:
+            each[masks[0]] = 0
     for mask in masks:
         for label in (scan.label, scan.scribble):
             if label is not None:
                 label[mask] = IGNORE
+
+
+def _suspicious(values: npt.NDArray[Any]) -> bool:
+    """False where all are finite for sure: NaN and infinity survive the sum; large numbers may too."""
+    flat = values.ravel()
+    with np.errstate(all="ignore"):
+        return not np.isfinite(np.dot(flat, flat))

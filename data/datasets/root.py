@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssl3d.data.datasets.source import SourceFile, other_case
+from ssl3d.data.datasets.source import ReadOptions, SourceFile, other_case
 from ssl3d.data.errors import DataError, UsageError
 
 MANIFEST = "ssl3d_synth.json"
@@ -221,3 +221,13 @@ def _damaged(path: Path, error: Exception) -> DataError:
         where={"file": path, "field": error},
         hint="generate it again: ssl3d synth ... --overwrite",
     )
+
+
+def refuse_version(options: ReadOptions, title: str) -> None:
+    """UsageError where a version was asked for of a dataset that has only one."""
+    if options.version:
+        raise UsageError(
+            f"{title} has no versions to choose from",
+            where={"version": options.version},
+            hint="leave --version away",
+        )

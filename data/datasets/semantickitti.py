@@ -2,94 +2,74 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import ClassVar
 
-from ssl3d.data.datasets.kitti_convert import convert_unit, read_scan
-from ssl3d.data.datasets.kitti_root import EXPECTED, KittiRoot, find_root, read_manifest
+import xxhash
+
+from ssl3d.data.datasets.kitti_convert import fields, read_scan
+from ssl3d.data.datasets.kitti_root import EXPECTED, KittiRoot, find_root, stated
 from ssl3d.data.datasets.kitti_survey import ARCHIVES, PARTIAL, Survey
-from ssl3d.data.datasets.layout import (
-    UNIT_FRAMES,
+from ssl3d.data.datasets.root import refuse_version
+from ssl3d.data.datasets.source import (
     CheckReport,
-    ConvertParams,
-    Frame,
-    LabelSet,
+    DatasetReader,
+    GroupReport,
     Layout,
-    LayoutUnit,
     Problem,
     RawScan,
-    SequenceFiles,
-    SequenceReport,
-    UnitInfo,
+    ReadOptions,
+    SourceFile,
+    SourceScan,
+    SourceUnit,
 )
-from ssl3d.data.spec import DatasetSpec, load_spec
+from ssl3d.data.spec import DatasetSpec
+
+UNIT_FRAMES = 64
+"""Frame numbers in a unit of work; blocks are aligned, so a sequence that grows only adds units at its end."""
 
 
-class SemanticKitti:
-    """Reads ``<root>/[dataset/]sequences/NN/{velodyne,labels,scribbles,image_2}/FFFFFF.*``, calib.txt and poses.txt."""
+class SemanticKitti(DatasetReader):
+    """Reads ``<root>/[dataset/]sequences/NN/{velodyne,labels,scribbles,image_2}/FFFFFF.*``, calib.txt and poses.txt.
+
+    A unit holds the frames of one sequence within one block of ``UNIT_FRAMES`` frame numbers; its id is ``SS-FFFFFF``,
+    FFFFFF = first frame number of the block (whether or not that frame is there).
+    """
 
     name: ClassVar[str] = "semantickitti"
 
-    def spec(self, classes: str = "single") -> DatasetSpec:
-        return load_spec(self.name, classes)
-
-    def check(self, root: Path | str, label_set: LabelSet = "labels", allow_partial: bool = False) -> CheckReport:
-        """What is there and what is missing, by names and sizes; see ``Reader``."""
-        return self._survey(root, label_set, allow_partial).report
-
-    def discover(self, root: Path | str, label_set: LabelSet = "labels", allow_partial: bool = False) -> Layout:
-        """The units of work.
-
-        Args:
-            root: folder with ``sequences/`` or ``dataset/sequences/``.
-            label_set: ``scribbles`` makes ScribbleKITTI's labels the training labels of train sequences.
-            allow_partial: missing scans and labels are warnings.
-
-        Raises:
-            DataError: the first error that ``check`` reports.
-        """
-        layout = self._survey(root, label_set, allow_partial)
-        errors = layout.report.errors
-        if errors:
-            words = ["ssl3d", "prepare", self.name, "--root", str(root), "--check"]
-            words += ["--labels", label_set] if label_set != "labels" else []
-            raise errors[0].as_error(len(errors) - 1, shlex.join(words))
-        return layout
-
-    def read_scan(self, unit: LayoutUnit, position: int, classes: str = "single") -> RawScan:
-        """Scan ``position`` of the unit. Raises DataError for what is wrong inside its files."""
-        return read_scan(unit, position, self.spec(classes))
-
-    def convert_unit(self, unit: LayoutUnit, out: Mapping[str, Path], params: ConvertParams) -> UnitInfo:
-        """Write the unit's shards; see ``kitti_convert.convert_unit``."""
-        return convert_unit(unit, out, params, self.spec(params.classes))
-
-    def _survey(self, root: Path | str, label_set: LabelSet, allow_partial: bool) -> Layout:
+    def survey(self, root: Path, options: ReadOptions) -> Layout:
+        """See ``DatasetReader``. ``scribbles`` makes ScribbleKITTI's labels those that train sequences train with."""
+        refuse_version(options, self.spec().title)
         place = find_root(root)
-        stated = read_manifest(place)
-        counts = stated if stated is not None else self.spec().scans_per_sequence
+        given = stated(place)
+        counts = given if given is not None else self.spec().scans_per_sequence
         names = sorted(path.name for path in place.sequences.iterdir() if path.is_dir())
-        reports: list[SequenceReport] = []
-        units: list[LayoutUnit] = []
+        reports: list[GroupReport] = []
+        units: list[SourceUnit] = []
         for name in names:
             subset = self.spec().subset_of(name)
             if subset is None or name not in counts:
                 continue
-            prefix = (place.sequences / name).relative_to(place.root).as_posix()
-            survey = Survey(place.sequences / name, prefix, subset, counts[name], label_set, allow_partial)
-            report, frames, shared = survey.run()
+            folder = place.sequences / name
+            survey = Survey(folder, subset, counts[name], options.label_set, options.allow_partial)
+            report, scans, shared = survey.run()
             reports.append(report)
-            units += _units(name, subset, label_set, frames, shared)
-        problems = [*self._missing(place, counts, names, allow_partial), *self._unknown(place, counts, names)]
+            units += _units(report, options, scans, shared, folder.relative_to(root).as_posix())
+        problems = [*self._missing(place, counts, names, options.allow_partial), *self._unknown(place, counts, names)]
         explained = any(problem.severity == "error" for report in reports for problem in report.problems)
         if not units and not explained:
             where = {"root": place.root, "expected": EXPECTED}
             problems.append(Problem("error", "there are no scans here", where, f"unpack {ARCHIVES['velodyne']}"))
-        check = CheckReport(self.name, place.root, label_set, tuple(reports), tuple(problems))
-        return Layout(self.name, place.root, label_set, tuple(units), check)
+        return Layout(self.name, root, tuple(units), CheckReport(self.name, root, tuple(reports), tuple(problems)))
+
+    def read_scan(
+        self, unit: SourceUnit, position: int, spec: DatasetSpec, digest: xxhash.xxh3_128 | None = None
+    ) -> RawScan:
+        """See ``DatasetReader``."""
+        return read_scan(unit, position, spec, digest)
 
     def _missing(
         self, place: KittiRoot, counts: Mapping[str, int], names: list[str], allow_partial: bool
@@ -114,8 +94,22 @@ class SemanticKitti:
 
 
 def _units(
-    sequence: str, subset: str, label_set: LabelSet, frames: tuple[Frame, ...], shared: SequenceFiles
-) -> Iterator[LayoutUnit]:
-    for block, members in groupby(frames, key=lambda frame: frame.number // UNIT_FRAMES):
-        unit_id = f"{sequence}-{block * UNIT_FRAMES:06d}"
-        yield LayoutUnit(unit_id, sequence, subset, label_set, tuple(members), shared)
+    report: GroupReport,
+    options: ReadOptions,
+    scans: tuple[SourceScan, ...],
+    shared: Mapping[str, SourceFile],
+    folder: str,
+) -> Iterator[SourceUnit]:
+    for block, members in groupby(scans, key=lambda scan: int(scan.details) // UNIT_FRAMES):
+        part = tuple(members)
+        pictured = report.facts["calib"] == "ok" and any("image" in scan.files for scan in part)
+        yield SourceUnit(
+            id=f"{report.group}-{block * UNIT_FRAMES:06d}",
+            group=report.group,
+            subset=report.subset,
+            label_set=options.label_set,
+            scans=part,
+            fields=fields(pose="poses" in shared, cameras=pictured),
+            shared=shared,
+            details=folder,
+        )

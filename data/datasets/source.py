@@ -12,6 +12,7 @@ import shlex
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ssl3d.data.errors import DataError
+from ssl3d.data.errors import DataError, UsageError
 from ssl3d.data.spec import DatasetSpec, load_spec
 
 LabelSet = Literal["labels", "scribbles"]
@@ -221,12 +222,14 @@ class Layout:
         root: the folder the user named, absolute; image paths are relative to it.
         units: in order of id.
         report: what was found.
+        config: what the reader was made with, see ``DatasetReader``.
     """
 
     reader: str
     root: Path
     units: tuple[SourceUnit, ...]
     report: CheckReport
+    config: str = ""
 
     @property
     def num_scans(self) -> int:
@@ -312,6 +315,8 @@ class DatasetReader(ABC):
     """A published layout. Other packages register theirs under ``ssl3d.datasets`` (called without arguments).
 
     A new one is this class with ``name``, ``survey`` and ``read_scan`` in ``<name>.py``, and ``<name>.toml`` beside it.
+    A reader of folders that users describe is called with their description, a text that says everything its results
+    depend on; its layouts carry it as ``config``, and workers and later commands make the reader from it.
     """
 
     name: ClassVar[str]
@@ -344,6 +349,20 @@ class DatasetReader(ABC):
             DataError: a file changed since it was found, cannot be read, or is wrong inside.
         """
 
+    def opened(
+        self, unit: SourceUnit, spec: DatasetSpec, folder: Path
+    ) -> AbstractContextManager[tuple[DatasetReader, SourceUnit]]:
+        """What ``convert_unit`` takes for a unit: this reader and the unit, or what stands for them (a cut cloud).
+
+        Args:
+            folder: where temporary files may be kept while the block lasts.
+        """
+        return nullcontext((self, unit))
+
+    def command(self, root: Path | str) -> list[str]:
+        """The words of ``ssl3d prepare`` for a root, without further options."""
+        return ["ssl3d", "prepare", self.name, "--root", str(root)]
+
     def check(self, root: Path | str, options: ReadOptions | None = None) -> CheckReport:
         """What is there and what is missing. DataError only where nothing of the layout is found."""
         return self._survey(root, options or ReadOptions()).report
@@ -353,12 +372,20 @@ class DatasetReader(ABC):
         options = options or ReadOptions()
         layout = self._survey(root, options)
         if errors := layout.report.errors:
-            words = ["ssl3d", "prepare", self.name, "--root", str(root), "--check"]
+            words = [*self.command(root), "--check"]
             words += ["--labels", options.label_set] if options.label_set != "labels" else []
+            words += ["--version", options.version] if options.version else []
             raise errors[0].as_error(len(errors) - 1, shlex.join(words))
         return layout
 
     def _survey(self, root: Path | str, options: ReadOptions) -> Layout:
+        spec = self.spec()
+        if options.label_set not in spec.label_sets:
+            raise UsageError(
+                f"{spec.title} has no {options.label_set} to train with",
+                where={"labels": options.label_set},
+                hint=f"after --labels: {', '.join(spec.label_sets)}",
+            )
         return self.survey(Path(os.path.abspath(Path(root).expanduser())), options)  # noqa: PTH100  keeps links
 
 

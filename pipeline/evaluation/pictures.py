@@ -1,4 +1,4 @@
-"""A scan in one picture: truth, prediction and errors, from above and as the sensor sees it."""
+"""A scan in one picture: truth, prediction and errors, from above and (of a spinning LiDAR) as the sensor sees it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def scan_picture(
         points: (n, 3) float32, sensor frame (x forward, y left, z up), meters.
         truth: (n,) uint8 classes, IGNORE where there is none.
         prediction: (n,) uint8 classes.
-        spec: classes, colors and the sensor of the range image.
+        spec: classes, colors and the sensor of the range image; without a sensor there is none.
         path: file to write; its folder is created.
         title: what is shown, e.g. "08/000123, supervised-minkunet18".
 
@@ -67,10 +67,20 @@ def scan_picture(
         "prediction": class_colors(prediction, spec),
         "errors": error_colors(truth, prediction),
     }
-    figure = Figure(figsize=(16, 11.4), dpi=100, facecolor=_rgb(_BACKGROUND))
+    sensor, strips = spec.sensor, 0 if spec.sensor is None else len(panels)
+    height = 7.8 + 1.2 * strips  # inches
+    figure = Figure(figsize=(16, height), dpi=100, facecolor=_rgb(_BACKGROUND))
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        4, 3, height_ratios=[5, 1.1, 1.1, 1.1], left=0.015, right=0.985, top=0.92, bottom=0.1, hspace=0.13, wspace=0.02
+        1 + strips,
+        3,
+        height_ratios=[5, *[1.1] * strips],
+        left=0.015,
+        right=0.985,
+        top=1 - 0.9 / height,
+        bottom=1.15 / height,
+        hspace=0.13,
+        wspace=0.02,
     )
     reach = _reach(points)
     errors_last = np.where(truth == IGNORE, 0, np.where(truth == prediction, 1, 2))
@@ -78,11 +88,13 @@ def scan_picture(
         order = np.lexsort((points[:, 2], errors_last)) if name == "errors" else np.argsort(points[:, 2])
         above = figure.add_subplot(grid[0, column])
         above.imshow(from_above(points[order], colors[order], reach), interpolation="nearest")
-        _frame(above, f"{name}, from above ({2 * reach:.0f} x {2 * reach:.0f} m, driving up)")
-        strip = figure.add_subplot(grid[1 + column, :])
-        image = range_colors(points, colors, spec.sensor)
-        strip.imshow(image, aspect="auto", interpolation="nearest")
-        _frame(strip, f"{name}, range image ({image.shape[0]} x {image.shape[1]}, middle = ahead)")
+        up = "x" if sensor is None else "driving"
+        _frame(above, f"{name}, from above ({2 * reach:.0f} x {2 * reach:.0f} m, {up} up)")
+        if sensor is not None:
+            strip = figure.add_subplot(grid[1 + column, :])
+            image = range_colors(points, colors, sensor)
+            strip.imshow(image, aspect="auto", interpolation="nearest")
+            _frame(strip, f"{name}, range image ({image.shape[0]} x {image.shape[1]}, middle = ahead)")
     verdict = "no labels to compare with"
     if confusion.counts.sum():
         right, miou = 100 * scores.overall_accuracy, 100 * scores.miou

@@ -40,7 +40,7 @@ class PredictionFormat:
 
 
 def _kitti_path(scan: ScanRef) -> PurePosixPath:
-    return PurePosixPath("sequences", scan.sequence, "predictions", scan.scan_id.split("/")[1] + ".label")
+    return PurePosixPath("sequences", scan.group, "predictions", scan.scan_id.split("/")[1] + ".label")
 
 
 def _kitti_bytes(label: npt.NDArray[np.uint8], spec: DatasetSpec) -> bytes:

@@ -92,7 +92,7 @@ def choose_official(
             + ("--allow-missing takes those that are there, or use" if len(missing) < len(wanted) else "use")
             + f" a random split: ssl3d split --ratio {percent}%",
         )
-    kept = [scan_id for scan_id in wanted if scan_id in by_id and by_id[scan_id].sequence not in holdout]
+    kept = [scan_id for scan_id in wanted if scan_id in by_id and by_id[scan_id].group not in holdout]
     if not kept:
         raise UsageError(
             f"every scan of {name}-{percent}% that is prepared is held out", hint="hold out other groups, or fewer"
@@ -121,10 +121,10 @@ def choose_listed(file: Path, scans: Sequence[ScanRef], holdout: Collection[str]
     by_name: dict[str, list[ScanRef]] = {}
     for scan in scans:
         by_name[scan.scan_id] = [scan]
-        if scan.sequence != scan.scan_id:
-            by_name.setdefault(scan.sequence, []).append(scan)
+        if scan.group != scan.scan_id:
+            by_name.setdefault(scan.group, []).append(scan)
     example = scans[0].scan_id if scans else "00/000123"
-    group = f"or a whole group: {scans[0].sequence}" if scans else ""
+    group = f"or a whole group: {scans[0].group}" if scans else ""
     chosen: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         name = line.split("#", 1)[0].strip()
@@ -155,8 +155,8 @@ def _listed_problem(
     first = members[0]
     if first.subset != "train":
         return f"{name} belongs to the {first.subset} subset, whose labels are not for training"
-    if first.sequence in holdout:
-        return f"{name} is held out (--holdout {first.sequence})"
+    if first.group in holdout:
+        return f"{name} is held out (--holdout {first.group})"
     return "" if any(scan.annotated for scan in members) else f"{name} has no labels"
 
 
@@ -167,8 +167,8 @@ def _shape(name: str) -> str:
 
 def choose_groups(pool: Sequence[ScanRef], ratio: str, seed: int) -> list[str]:
     """All scans of floor(ratio x n), at least 1, of the n groups that the scans of ``pool`` belong to; they nest."""
-    groups = set(choose_random(sorted({scan.sequence for scan in pool}), ratio, seed))
-    return [scan.scan_id for scan in pool if scan.sequence in groups]
+    groups = set(choose_random(sorted({scan.group for scan in pool}), ratio, seed))
+    return [scan.scan_id for scan in pool if scan.group in groups]
 
 
 def without_holdout(train: Sequence[ScanRef], holdout: Sequence[str], others: Sequence[ScanRef]) -> list[ScanRef]:
@@ -180,16 +180,16 @@ def without_holdout(train: Sequence[ScanRef], holdout: Sequence[str], others: Se
     Raises:
         UsageError: a group is unknown or of another subset, or nothing remains.
     """
-    groups = sorted({scan.sequence for scan in train})
+    groups = sorted({scan.group for scan in train})
     for name in holdout:
         if name not in groups:
-            subset = next((scan.subset for scan in others if scan.sequence == name), None)
+            subset = next((scan.subset for scan in others if scan.group == name), None)
             raise UsageError(
                 f"'{name}' cannot be held out: "
                 + (f"it belongs to the {subset} subset" if subset else "no prepared train scan belongs to it"),
                 hint=f"groups of the train subset: {', '.join(groups)}",
             )
-    kept = [scan for scan in train if scan.sequence not in holdout]
+    kept = [scan for scan in train if scan.group not in holdout]
     if not kept:
         raise UsageError(
             f"--holdout {','.join(holdout)} takes every scan of the train subset",

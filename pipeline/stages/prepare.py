@@ -1,10 +1,11 @@
-"""``prepare``: a published dataset becomes shards, ``<unit>.points.h5``, ``<unit>.labels.h5``, ``<unit>.scribbles.h5``.
+"""``prepare``: a dataset becomes shards, ``<unit>.points.h5``, ``<unit>.labels.h5`` and others; see ``convert_unit``.
 
 Labels lie in files of their own, so that training never opens them. Nothing is ever written below the dataset's root.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from ssl3d.pipeline.stage_run import StageRun, run_stage
 from ssl3d.pipeline.workspace import DatasetHandle, Workspace, check_dataset_name
 
 if TYPE_CHECKING:
-    from ssl3d.data.datasets.layout import Layout, LayoutUnit
+    from ssl3d.data.datasets.source import Layout, SourceUnit
 
 _UNIT_OVERHEAD = 64 << 10  # HDF5 structures and per-scan arrays
 
@@ -35,17 +36,18 @@ class PrepareParams(Params):
         "labels", description="what training may see: all labels, or ScribbleKITTI's"
     )
     classes: str = Field("single", description="class list of the dataset, e.g. single or multiscan")
+    version: str = Field("", description="which of several versions in one folder, e.g. v1.0-mini")
     compress: Literal["lzf", "gzip"] | None = Field(None, description="smaller shards, slower reading")
     allow_partial: bool = Field(False, exclude=True, description="take an incomplete dataset as it is (not in the key)")
 
 
 class PrepareStage(Stage):
-    """One unit: the frames of a sequence within 64 frame numbers."""
+    """One unit: a block of scans of a sequence, a room, a scene."""
 
     name = "prepare"
-    version = 1
+    version = 2
     counts = "scan"
-    command = "ssl3d prepare semantickitti --root DIR"
+    command = "ssl3d prepare DATASET --root DIR"
     worker_bytes = 64 << 20
     params: PrepareParams
 
@@ -58,21 +60,25 @@ class PrepareStage(Stage):
         return [
             Unit(
                 id=unit.id,
-                work=(self.layout.reader, unit),
+                work=(self.layout.reader, self.layout.config, unit),
                 source=unit.signature(),
                 size=_product_bytes(unit),
-                weight=len(unit.frames),
+                weight=len(unit.scans),
             )
             for unit in self.layout.units
         ]
 
     def identity(self, upstream: Upstream) -> Mapping[str, Any]:
-        return {"reader": self.layout.reader, "root": str(self.layout.root)}
+        config = {"config": self.layout.config} if self.layout.config else {}
+        return {"reader": self.layout.reader, "root": str(self.layout.root), **config}
 
     def about(self) -> Mapping[str, Any]:
-        words = ["ssl3d", "prepare", self.layout.reader, "--root", str(self.layout.root)]
-        words += ["--labels", "scribbles"] if self.params.label_set == "scribbles" else []
+        from ssl3d.data.datasets.registry import get_reader
+
+        words = get_reader(self.layout.reader, self.layout.config).command(self.layout.root)
+        words += ["--labels", self.params.label_set] if self.params.label_set != "labels" else []
         words += ["--classes", self.params.classes] if self.params.classes != "single" else []
+        words += ["--version", self.params.version] if self.params.version else []
         words += ["--compress"] if self.params.compress else []
         words += ["--name", self.dataset] if self.dataset != self.layout.reader else []
         words += ["--allow-partial"] if self.params.allow_partial else []
@@ -80,32 +86,52 @@ class PrepareStage(Stage):
         return {"command": shlex.join(words), "warnings": warnings}
 
     def watched(self) -> Mapping[str, int | None]:
-        """Folders of scans and labels, the sequences' folders, calibrations and poses."""
-        paths: set[Path] = set()
+        """All folders from the files up to the root, and the files that scans share."""
+        root, folders = str(self.layout.root), set[str]()
         for unit in self.layout.units:
-            first = unit.frames[0]
-            folders = {Path(name).parent for name in (first.points, first.label, first.scribble) if name}
-            paths |= folders | {folder.parent for folder in folders} | {Path(first.points).parents[2]}
-            paths |= {Path(name) for name in (unit.shared.calib, unit.shared.poses) if name}
-        return {str(path): path.stat().st_mtime_ns for path in sorted(paths)}
+            for file in unit.files():
+                folder = os.path.dirname(file.path)  # noqa: PTH120  once for every file of a dataset
+                while folder not in folders and folder.startswith(root):
+                    folders.add(folder)
+                    folder = os.path.dirname(folder)  # noqa: PTH120
+        shared = {file.path: file.stamp[1] for unit in self.layout.units for file in unit.shared.values()}
+        return {**{name: Path(name).stat().st_mtime_ns for name in sorted(folders)}, **dict(sorted(shared.items()))}
 
     @staticmethod
     def run(unit: Unit, params: PrepareParams, inputs: UnitInputs, out: Path) -> Mapping[str, Any]:
-        from ssl3d.data.datasets.layout import ConvertParams
+        from ssl3d.data.datasets.convert import ConvertParams, convert_unit
         from ssl3d.data.datasets.registry import get_reader
 
-        name, source = unit.work
-        reader = get_reader(name)
-        files = {product: out / f"{unit.id}.{product}.h5" for product in source.products()}
+        name, config, found = unit.work
+        reader = get_reader(name, config)
         how = ConvertParams(classes=params.classes, compress=params.compress, sync=False)  # run_stage syncs
-        info = reader.convert_unit(source, files, how)
-        return {**asdict(info), "scribbled": [frame.scribble is not None for frame in source.frames]}
+        with reader.opened(found, reader.spec(params.classes), out) as (reading, source):
+            files = {product: out / f"{unit.id}.{product}.h5" for product in source.products()}
+            return asdict(convert_unit(reading, source, files, how))
 
 
-def _product_bytes(unit: LayoutUnit) -> int:
-    """Points take 16 bytes, labels 6 (class, instance, moving), scribbles 1."""
-    per_point = {"points": 16, "labels": 6, "scribbles": 1}
-    return unit.num_points * sum(per_point[name] for name in unit.products()) + _UNIT_OVERHEAD
+def _product_bytes(unit: SourceUnit) -> int:
+    """Points take 12 bytes, labels and scribbles 1, and what else a unit has as much as it says; text is longer."""
+    import numpy as np
+
+    if unit.num_points is None:
+        return sum(file.size for file in unit.files()) + _UNIT_OVERHEAD
+    arrays = {"points": unit.fields.columns, "labels": unit.fields.truths}
+    size = 0
+    for name in unit.products():
+        size += {"points": 12, "labels": 1, "scribbles": 1, "edges": 24}.get(name, 0)  # a vertex has about 3 edges
+        size += sum(np.dtype(dtype).itemsize * max(1, width) for dtype, width in arrays.get(name, {}).values())
+    return unit.num_points * size + _UNIT_OVERHEAD
+
+
+def check_version(product: Product) -> None:
+    """UsageError when a prepare product was written by another version of ssl3d than this."""
+    if product.manifest.version != PrepareStage.version:
+        raise UsageError(
+            "the scans were prepared by another version of ssl3d, whose shards hold other things",
+            where={"folder": product.folder, "version": f"{product.manifest.version}, not {PrepareStage.version}"},
+            hint=f"prepare them again: {product.manifest.about.get('command', PrepareStage.command)}",
+        )
 
 
 def warning_text(problem: Any) -> str:
@@ -115,10 +141,10 @@ def warning_text(problem: Any) -> str:
 
 
 @dataclass(frozen=True)
-class SequenceCount:
-    """What was prepared of one sequence."""
+class GroupCount:
+    """What was prepared of one group (sequence, scene, area)."""
 
-    sequence: str
+    group: str
     subset: str
     scans: int
     labelled: int
@@ -131,7 +157,7 @@ class PrepareResult:
 
     Attributes:
         dataset: its name in the workspace.
-        sequences: counts per sequence, in order.
+        groups: counts per group, in order.
         bytes: of all shards; ``seconds``: of this call.
         fresh, cached: units made now, and found done. ``rebuilt``: those of ``fresh`` that had been damaged.
         warnings: of the folder and of single scans.
@@ -140,7 +166,7 @@ class PrepareResult:
     dataset: str
     key: str
     folder: Path
-    sequences: tuple[SequenceCount, ...]
+    groups: tuple[GroupCount, ...]
     bytes: int
     seconds: float
     fresh: int
@@ -150,20 +176,20 @@ class PrepareResult:
 
     @property
     def scans(self) -> int:
-        return sum(item.scans for item in self.sequences)
+        return sum(item.scans for item in self.groups)
 
     @property
     def points(self) -> int:
-        return sum(item.points for item in self.sequences)
+        return sum(item.points for item in self.groups)
 
-    def subsets(self) -> dict[str, SequenceCount]:
-        """Sums per subset (``sequence`` is then the list of them)."""
-        found: dict[str, SequenceCount] = {}
+    def subsets(self) -> dict[str, GroupCount]:
+        """Sums per subset (``group`` is then the list of them)."""
+        found: dict[str, GroupCount] = {}
         for subset in ("train", "val", "test"):
-            items = [item for item in self.sequences if item.subset == subset]
+            items = [item for item in self.groups if item.subset == subset]
             if items:
-                found[subset] = SequenceCount(
-                    " ".join(item.sequence for item in items),
+                found[subset] = GroupCount(
+                    ", ".join(item.group for item in items),
                     subset,
                     sum(item.scans for item in items),
                     sum(item.labelled for item in items),
@@ -178,15 +204,17 @@ def prepare(
     root: Path | str,
     params: PrepareParams | None = None,
     *,
+    config: str = "",
     name: str | None = None,
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> PrepareResult:
-    """Converts a published dataset; only what is not done yet. It becomes the current dataset of the workspace.
+    """Converts a dataset; only what is not done yet. It becomes the current dataset of the workspace.
 
     Args:
         reader_name: the layout, e.g. ``semantickitti``.
         root: the dataset folder; only read.
+        config: what the reader is made with, see ``DatasetReader``.
         name: what the dataset is called in the workspace (default: the reader's name).
         jobs: worker processes.
 
@@ -196,25 +224,37 @@ def prepare(
         Ssl3dError: no space, no permission, a killed worker.
     """
     from ssl3d.data.datasets.registry import get_reader
+    from ssl3d.data.datasets.source import ReadOptions
 
     params, progress = params or PrepareParams(), progress or Silent()
-    reader = get_reader(reader_name)
+    reader = get_reader(reader_name, config)
     _refuse_inside(workspace, Path(root))
     handle = DatasetHandle(workspace, check_dataset_name(name or reader.name))
     reader.spec(params.classes)  # an unknown class list is an error before anything is looked for
     with progress.task("looking", total=None):
-        layout = reader.discover(root, params.label_set, params.allow_partial)
+        layout = reader.discover(root, ReadOptions(params.label_set, params.allow_partial, params.version))
     stage = PrepareStage(params, layout, handle.name)
     with workspace.lock(f"data-{handle.name}", progress):
-        previous = handle.product("prepare")
-        if previous is not None and (other := previous.manifest.identity.get("root")) != str(layout.root):
-            progress.say(f"'{handle.name}' was prepared from {other} before; it now stands for {layout.root}")
+        _tell_previous(handle, layout, progress)
         run = run_stage(handle, stage, jobs=jobs, progress=progress)
     workspace.set_current(handle.name)
     result = _result(handle, run)
     for warning in result.warnings:
         progress.say(f"warning: {warning}")
     return result
+
+
+def _tell_previous(handle: DatasetHandle, layout: Layout, progress: Progress) -> None:
+    previous = handle.product("prepare")
+    if previous is None:
+        return
+    if (other := previous.manifest.identity.get("root")) != str(layout.root):
+        progress.say(f"'{handle.name}' was prepared from {other} before; it now stands for {layout.root}")
+    if previous.manifest.version != PrepareStage.version:
+        progress.say(
+            f"'{handle.name}' was prepared by another version of ssl3d, whose shards hold other things: "
+            "all scans are converted anew (ssl3d clean shows the old shards)"
+        )
 
 
 def _refuse_inside(workspace: Workspace, root: Path) -> None:
@@ -236,7 +276,7 @@ def _result(handle: DatasetHandle, run: StageRun) -> PrepareResult:
         dataset=handle.name,
         key=product.key,
         folder=product.folder,
-        sequences=count_sequences(product),
+        groups=count_groups(product),
         bytes=product.bytes,
         seconds=run.seconds,
         fresh=len(run.fresh),
@@ -246,18 +286,18 @@ def _result(handle: DatasetHandle, run: StageRun) -> PrepareResult:
     )
 
 
-def count_sequences(product: Product) -> tuple[SequenceCount, ...]:
-    """Counts per sequence of a prepare product, from its journal."""
+def count_groups(product: Product) -> tuple[GroupCount, ...]:
+    """Counts per group of a prepare product, from its journal."""
     infos: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for unit in sorted(product.done):
-        infos[product.done[unit].info["sequence"]].append(product.done[unit].info)
+        infos[product.done[unit].info["group"]].append(product.done[unit].info)
     return tuple(
-        SequenceCount(
-            sequence,
+        GroupCount(
+            group,
             items[0]["subset"],
             sum(len(info["scan_ids"]) for info in items),
             sum(sum(info["labelled"]) for info in items),
             sum(sum(info["num_points"]) for info in items),
         )
-        for sequence, items in sorted(infos.items())
+        for group, items in sorted(infos.items())
     )

@@ -231,7 +231,7 @@ def choose(params: SplitParams, dataset: PreparedDataset) -> _Choice:
         val = dataset.subset("val")
         unlabelled = tuple(sorted((*unlabelled, *val), key=lambda scan: scan.index))
         name += "-transductive"
-    held = tuple(scan for scan in everything if scan.sequence in params.holdout)
+    held = tuple(scan for scan in everything if scan.group in params.holdout)
     return _Choice(name, labelled, unlabelled, held, tuple(train))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ssl3d.pipeline.product import Product
 from ssl3d.pipeline.splits import SplitResult, find_split
+from ssl3d.pipeline.stages.prepare import check_version
 from ssl3d.pipeline.workspace import DatasetHandle
 
 
@@ -17,14 +18,14 @@ class SplitView:
     """A split, with what there is to compare it with.
 
     Attributes:
-        sequences: (sequence, labelled scans, unlabelled scans), of the train subset and (transductive) of val.
+        groups: (group, labelled scans, unlabelled scans), of the train subset and (transductive) of val.
         class_points: (C,) points of each class in all annotated train scans that are not held out, for the share that
             is visible.
         against, common: another split, and how many labelled scans both have.
     """
 
     split: SplitResult
-    sequences: tuple[tuple[str, int, int], ...]
+    groups: tuple[tuple[str, int, int], ...]
     class_points: tuple[int, ...]
     against: SplitResult | None = None
     common: int = 0
@@ -45,6 +46,7 @@ def show_split(handle: DatasetHandle, which: str | None = None, against: str | N
     found = find_split(handle, which)
     product = handle.product("prepare", found.prepare)
     assert product is not None  # find_split has seen it
+    check_version(product)
     group = _groups(product)
     shown, hidden = (
         Counter(group.get(scan_id) or scan_id.rpartition("/")[0] for scan_id in ids)
@@ -53,11 +55,11 @@ def show_split(handle: DatasetHandle, which: str | None = None, against: str | N
     field = "scribble_counts" if product.manifest.params["label_set"] == "scribbles" else "class_counts"
     held = found.params.get("holdout", ())
     infos = [entry.info for entry in product.done.values()]
-    counts = [info[field] for info in infos if info["subset"] == "train" and info["sequence"] not in held]
+    counts = [info[field] for info in infos if info["subset"] == "train" and info["group"] not in held]
     other = find_split(handle, against) if against is not None else None
     return SplitView(
         split=found,
-        sequences=tuple((name, shown[name], hidden[name]) for name in sorted(shown | hidden)),
+        groups=tuple((name, shown[name], hidden[name]) for name in sorted(shown | hidden)),
         class_points=sum_counts([item for item in counts if item]) or (0,) * len(found.classes),
         against=other,
         common=len(set(found.labelled) & set(other.labelled)) if other is not None else 0,
@@ -67,7 +69,7 @@ def show_split(handle: DatasetHandle, which: str | None = None, against: str | N
 def _groups(product: Product) -> dict[str, str]:
     """Scan id -> its group, as far as scans are prepared at this moment."""
     infos = [entry.info for entry in product.done.values()]
-    return {scan_id: info["sequence"] for info in infos for scan_id in info["scan_ids"]}
+    return {scan_id: info["group"] for info in infos for scan_id in info["scan_ids"]}
 
 
 def sum_counts(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:

@@ -104,6 +104,7 @@ def _make_data(places: Places, preset: str, jobs: int) -> None:
         name="streets",
         labels="labels",
         classes="single",
+        version="",
         allow_partial=False,
         compress=False,
         workspace=places.workspace,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,7 +11,7 @@ import typer
 from ssl3d.cli import console, options
 
 if TYPE_CHECKING:
-    from ssl3d.data.datasets.layout import CheckReport, Problem
+    from ssl3d.data.datasets.source import CheckReport, GroupReport, Problem
 
 EPILOG = """\
 [bold]Example[/]
@@ -21,6 +22,10 @@ EPILOG = """\
 
 Nothing is ever written under --root. Typed again, the command converts only what is new or has changed."""
 
+_MOST_NAMED = 12
+_MOST_ROWS = 60
+"""Groups of a dataset that are shown one by one; ScanNet has 1,613."""
+
 app = typer.Typer(add_completion=False)
 
 
@@ -28,7 +33,9 @@ app = typer.Typer(add_completion=False)
 def prepare(
     dataset: Annotated[
         str,
-        typer.Argument(metavar="DATASET", autocompletion=options.complete_dataset, help="The layout: semantickitti."),
+        typer.Argument(
+            metavar="DATASET", autocompletion=options.complete_dataset, help="The layout, e.g. semantickitti."
+        ),
     ],
     root: Annotated[Path, typer.Option("--root", metavar="PATH", help="Where the dataset was unpacked.")],
     name: Annotated[
@@ -38,8 +45,11 @@ def prepare(
         Literal["labels", "scribbles"], typer.Option("--labels", help="Labels to train with; all are evaluated.")
     ] = "labels",
     classes: Annotated[
-        Literal["single", "multiscan"], typer.Option("--classes", help="multiscan keeps moving classes apart.")
+        str, typer.Option("--classes", metavar="LIST", help="Class list; SemanticKITTI's multiscan: moving ones apart.")
     ] = "single",
+    version: Annotated[
+        str, typer.Option("--version", metavar="NAME", help="Which of several in the folder, e.g. v1.0-mini.")
+    ] = "",
     check: Annotated[bool, typer.Option("--check", help="Only look: what is found and missing.")] = False,
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Take an incomplete download as it is.")
@@ -55,8 +65,11 @@ def prepare(
     """
     if check:
         from ssl3d.data.datasets.registry import get_reader
+        from ssl3d.data.datasets.source import ReadOptions
 
-        report = get_reader(dataset).check(root, label_set=labels, allow_partial=allow_partial)
+        reader = get_reader(dataset)
+        reader.spec(classes)  # an unknown class list is an error here too
+        report = reader.check(root, ReadOptions(labels, allow_partial, version))
         draw_check(report)
         if report.ok:
             console.err().print("[green]complete[/]; to convert it:")
@@ -68,6 +81,7 @@ def prepare(
         name=name,
         labels=labels,
         classes=classes,
+        version=version,
         allow_partial=allow_partial,
         compress=compress,
         workspace=workspace,
@@ -79,47 +93,69 @@ def prepare(
 
 
 def draw_check(report: CheckReport) -> None:
-    """A line per sequence, then the problems with what to do about each."""
+    """A line per group (of a dataset with many: per subset), then the problems with what to do about each."""
     from rich.markup import escape
 
-    def share(found: int, of: int) -> str:
-        return "[dim]-[/]" if not found else "all" if found == of else f"[yellow]{found}/{of}[/]"
-
-    rows = []
-    for item in report.sequences:
-        complete = item.expected is None or item.frames == item.expected
-        expected = "" if item.expected is None else f"/{item.expected}"
-        bad = sum(problem.severity == "error" for problem in item.problems)
-        odd = len(item.problems) - bad
-        state = f"[red]{bad} error{'s' * (bad > 1)}[/]" if bad else f"[yellow]{odd} warning{'s' * (odd > 1)}[/]"
-        rows.append(
-            (
-                item.sequence,
-                item.subset,
-                f"{item.frames}{expected}" if complete else f"[yellow]{item.frames}{expected}[/]",
-                share(item.labels, item.frames),
-                share(item.scribbles, item.frames),
-                share(item.images, item.frames),
-                "[dim]-[/]" if item.poses is None else str(item.poses),
-                "ok" if item.calib == "Tr" else f"[yellow]{item.calib}[/]",
-                state if item.problems else "[green]ok[/]",
-            )
-        )
-    columns: list[console.Column] = [
-        "sequence",
-        "subset",
-        ("scans", "right"),
-        ("labels", "right"),
-        ("scribbles", "right"),
-        ("images", "right"),
-        ("poses", "right"),
-        "calib",
-        "",
-    ]
+    facts = list(report.groups[0].facts) if report.groups else []
+    one_by_one = len(report.groups) <= _MOST_ROWS
+    rows = [_row(item) for item in report.groups] if one_by_one else _rows_of_subsets(report.groups)
+    columns: list[console.Column] = ["group", "subset", ("scans", "right"), *((name, "right") for name in facts), ""]
     paper = console.out()
     paper.print(console.table(columns, rows, title=f"{escape(report.dataset)} at {escape(str(report.root))}"))
-    for problem in report.all_problems():
+    for problem in report.all_problems() if one_by_one else report.grouped():
         _draw_problem(problem)
+
+
+def _row(item: GroupReport) -> tuple[str, ...]:
+    from rich.markup import escape
+
+    complete = item.expected is None or item.scans == item.expected
+    scans = str(item.scans) if item.expected is None else f"{item.scans}/{item.expected}"
+    cells = [
+        value if isinstance(value, str) else _share(value, item.scans) for value in map(_cell, item.facts.values())
+    ]
+    bad = sum(problem.severity == "error" for problem in item.problems)
+    return (
+        escape(item.group),
+        item.subset,
+        scans if complete else f"[yellow]{scans}[/]",
+        *cells,
+        _state(bad, len(item.problems) - bad),
+    )
+
+
+def _cell(value: str | int) -> str | int:
+    from rich.markup import escape
+
+    return escape(value) if isinstance(value, str) else value
+
+
+def _share(found: int, of: int) -> str:
+    return "[dim]-[/]" if not found else "all" if found == of else f"[yellow]{found}/{of}[/]"
+
+
+def _state(errors: int, warnings: int) -> str:
+    if errors:
+        return f"[red]{errors} error{'s' * (errors > 1)}[/]"
+    return f"[yellow]{warnings} warning{'s' * (warnings > 1)}[/]" if warnings else "[green]ok[/]"
+
+
+def _rows_of_subsets(groups: Sequence[GroupReport]) -> list[tuple[str, ...]]:
+    """Sums; texts, which have no sum, are left out."""
+    rows = []
+    for subset in dict.fromkeys(item.subset for item in groups):
+        members = [item for item in groups if item.subset == subset]
+        scans = sum(item.scans for item in members)
+        expected = [item.expected for item in members if item.expected is not None]
+        whole = f"{scans}/{sum(expected)}" if len(expected) == len(members) else str(scans)
+        cells = []
+        for name in members[0].facts:
+            counts = [count for item in members if isinstance(count := item.facts[name], int)]
+            cells.append(_share(sum(counts), scans) if counts else "")
+        problems = [problem.severity for item in members for problem in item.problems]
+        state = _state(problems.count("error"), problems.count("warning"))
+        rows.append((f"{len(members)} groups", subset, whole, *cells, state))
+    return rows
 
 
 def _draw_problem(problem: Problem) -> None:
@@ -145,7 +181,8 @@ def convert(
     *,
     name: str | None,
     labels: Literal["labels", "scribbles"],
-    classes: Literal["single", "multiscan"],
+    classes: str,
+    version: str,
     allow_partial: bool,
     compress: bool,
     workspace: Path,
@@ -157,7 +194,11 @@ def convert(
 
     space = options.open_workspace(workspace)
     params = PrepareParams(
-        label_set=labels, classes=classes, allow_partial=allow_partial, compress="lzf" if compress else None
+        label_set=labels,
+        classes=classes,
+        version=version,
+        allow_partial=allow_partial,
+        compress="lzf" if compress else None,
     )
     result = run(space, dataset, root, params, name=name, jobs=jobs, progress=console.ConsoleProgress())
     facts: dict[str, object] = {}
@@ -165,10 +206,18 @@ def convert(
         unlabelled = counts.scans - counts.labelled
         facts[subset] = (
             f"{counts.scans:,} scans, {console.count_text(counts.points)} points"
-            f"{f', {unlabelled:,} without labels' if unlabelled else ''} (sequences {counts.sequence})"
+            f"{f', {unlabelled:,} without labels' if unlabelled else ''} ({_named(counts.group)})"
         )
     facts["where"] = f"{result.folder} ({console.size_text(result.bytes)})"
     repaired = f", {result.rebuilt} of them damaged before" if result.rebuilt else ""
     facts["units"] = f"{result.fresh} made now{repaired}, {result.cached} cached"
     facts["took"] = console.time_text(result.seconds)
     console.done(f"prepared {result.dataset}", facts, then=[options.command_line("split", "--ratio", "1%")])
+
+
+def _named(groups: str) -> str:
+    """Groups in words: their names, of many the first and the last."""
+    names = groups.split(", ")
+    if len(names) <= _MOST_NAMED:
+        return f"group{'s' * (len(names) > 1)} {groups}"
+    return f"{len(names)} groups, {names[0]} .. {names[-1]}"

@@ -163,7 +163,7 @@ def look(workspace: Path, dataset: str | None, which: str | None = None, against
 
 
 def draw_split(view: SplitView) -> None:
-    """The budget, the scans of each sequence, and the visible points of each class."""
+    """The budget, the scans of each group, and the visible points of each class."""
     from rich.markup import escape
 
     result, budget = view.split, view.split.budget
@@ -177,8 +177,8 @@ def draw_split(view: SplitView) -> None:
     clicks, points = console.count_text(budget.clicks), console.count_text(budget.labelled_points)
     share = console.percent_text(budget.share)
     paper.print(f"budget: {clicks} clicks, {points} labelled points, {share} of the points of the train scans")
-    sequences = ", ".join(f"{name}: {shown}/{shown + hidden}" for name, shown, hidden in view.sequences)
-    paper.print(f"labelled scans by sequence: {sequences}")
+    groups = ", ".join(f"{name}: {shown}/{shown + hidden}" for name, shown, hidden in view.groups)
+    paper.print(f"labelled scans by group: {groups}")
     if view.against is not None:
         paper.print(f"{view.common} of them are labelled in {escape(view.against.name)} too", highlight=False)
     rows = []

@@ -13,7 +13,7 @@ import pytest
 from ssl3d.benchmarks import streets
 from ssl3d.benchmarks.frames import write_frames
 from ssl3d.cli import app
-from ssl3d.data.datasets.kitti_root import MANIFEST
+from ssl3d.data.datasets.root import MANIFEST
 from ssl3d.data.errors import DataError, UsageError
 from ssl3d.data.spec import load_spec
 from ssl3d.data.synthetic.street import GENERATOR_VERSION, PRESETS, generate_street

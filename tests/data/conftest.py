@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 KNOWN_RAW = np.array([0, 1, 10, 11, 40, 48, 50, 70, 72, 80, 81, 99, 252, 254], np.uint32)
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (1242).to_bytes(4, "big") + (375).to_bytes(4, "big")  # the part that is read
 TR = "0 -1 0 0.1 0 0 -1 -0.2 1 0 0 -0.3"
 
 MakeKitti = Callable[..., Path]
@@ -52,7 +53,7 @@ def make_kitti(tmp_path: Path) -> MakeKitti:
                     words[rng.random(n) > 0.1] = 0
                     words.astype("<u4").tofile(folder / "scribbles" / f"{frame:06d}.label")
                 if images:
-                    (folder / "image_2" / f"{frame:06d}.png").write_bytes(b"")
+                    (folder / "image_2" / f"{frame:06d}.png").write_bytes(PNG)
             (folder / "calib.txt").write_text(f"P2: 700 0 600 45 0 700 180 0 0 0 1 0\nTr: {TR}\n")
             lines = [f"1 0 0 {frame}.5 0 1 0 0 0 0 1 {2 * frame}" for frame in range(frames)]
             (folder / "poses.txt").write_text("\n".join(lines) + "\n")

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl3d.data.datasets.kitti_root import WrongRoot
-from ssl3d.data.datasets.layout import Problem
+from ssl3d.data.datasets.root import WrongRoot
 from ssl3d.data.datasets.semantickitti import SemanticKitti
-from ssl3d.data.errors import DataError
+from ssl3d.data.datasets.source import Problem, ReadOptions
+from ssl3d.data.errors import DataError, UsageError
 
 READER = SemanticKitti()
+PARTIAL = ReadOptions(allow_partial=True)
+SCRIBBLES = ReadOptions("scribbles")
 Make = Callable[..., Path]
 
 
@@ -24,11 +26,11 @@ def only(problems: tuple[Problem, ...]) -> Problem:
     return problems[0]
 
 
-def error_of(root: Path, **options: object) -> str:
+def error_of(root: Path, options: ReadOptions | None = None) -> str:
     """The message, which ``discover`` raises and ``check`` lists."""
     with pytest.raises(DataError) as caught:
-        READER.discover(root, **options)  # type: ignore[arg-type]
-    first = READER.check(root, **options).errors[0]  # type: ignore[arg-type]
+        READER.discover(root, options)
+    first = READER.check(root, options).errors[0]
     assert first.what == caught.value.what
     return str(caught.value)
 
@@ -37,25 +39,25 @@ def test_a_complete_dataset(make_kitti: Make) -> None:
     root = make_kitti({"00": 3, "08": 2, "11": 1}, images=True)
     report = READER.check(root)
     assert report.ok and not report.warnings
-    rows = {
-        s.sequence: (s.subset, s.frames, s.expected, s.labels, s.images, s.poses, s.calib) for s in report.sequences
-    }
+    rows = {s.group: (s.subset, s.scans, s.expected, *s.facts.values()) for s in report.groups}
+    assert list(report.groups[0].facts) == ["labels", "scribbles", "images", "poses", "calib"]
     assert rows == {
-        "00": ("train", 3, 3, 3, 3, 3, "Tr"),
-        "08": ("val", 2, 2, 2, 2, 2, "Tr"),
-        "11": ("test", 1, 1, 0, 1, 1, "Tr"),
+        "00": ("train", 3, 3, 3, 0, 3, "3", "ok"),
+        "08": ("val", 2, 2, 2, 0, 2, "2", "ok"),
+        "11": ("test", 1, 1, 0, 0, 1, "1", "ok"),
     }
     layout = READER.discover(root)
     assert [unit.id for unit in layout.units] == ["00-000000", "08-000000", "11-000000"]
-    assert layout.units[0].products() == ("points", "labels") and layout.units[2].products() == ("points",)
-    assert layout.num_scans == 6 and [frame.scan_id for _, frame in layout.frames()][3] == "08/000000"
-    assert layout.units[0].frames[1].image == "sequences/00/image_2/000001.png"
+    assert layout.units[0].products() == ("points", "labels", "cameras")
+    assert layout.units[2].products() == ("points", "cameras")
+    assert layout.num_scans == 6 and [unit.scans[i].scan_id for unit, i in layout.scans()][3] == "08/000000"
+    assert layout.units[0].scans[1].files["image"].path == str(root / "sequences/00/image_2/000001.png")
     assert layout.units[0].num_points == 50 + 51 + 52
 
 
 def test_units_are_blocks_of_64_frame_numbers(make_kitti: Make) -> None:
     root = make_kitti({"00": 130}, points=1)
-    assert [(u.id, len(u.frames)) for u in READER.discover(root).units] == [
+    assert [(u.id, len(u.scans)) for u in READER.discover(root).units] == [
         ("00-000000", 64),
         ("00-000064", 64),
         ("00-000128", 2),
@@ -63,8 +65,8 @@ def test_units_are_blocks_of_64_frame_numbers(make_kitti: Make) -> None:
     before = {unit.id: unit.signature() for unit in READER.discover(root).units}
     for frame in (1, 2, 64):
         (root / f"sequences/00/velodyne/{frame:06d}.bin").unlink()
-    partial = READER.discover(root, allow_partial=True)
-    assert [(u.id, len(u.frames)) for u in partial.units] == [("00-000000", 62), ("00-000064", 63), ("00-000128", 2)]
+    partial = READER.discover(root, PARTIAL)
+    assert [(u.id, len(u.scans)) for u in partial.units] == [("00-000000", 62), ("00-000064", 63), ("00-000128", 2)]
     changed = {unit.id for unit in partial.units if unit.signature() != before[unit.id]}
     assert changed == {"00-000000", "00-000064"}
 
@@ -103,8 +105,8 @@ def test_both_published_levels_are_taken(make_kitti: Make, tmp_path: Path) -> No
     outer.mkdir()
     root.rename(outer / "dataset")
     assert READER.check(outer).ok and READER.check(outer / "dataset").ok
-    frame = READER.discover(outer).units[0].frames[0]
-    assert frame.points == str(outer / "dataset/sequences/00/velodyne/000000.bin")
+    scan = READER.discover(outer).units[0].scans[0]
+    assert scan.files["points"].path == str(outer / "dataset/sequences/00/velodyne/000000.bin")
     (tmp_path / "data").mkdir()
     outer.rename(tmp_path / "data" / "kitti")
     with pytest.raises(DataError, match="too high") as caught:
@@ -168,14 +170,14 @@ def test_links_that_lead_nowhere(make_kitti: Make) -> None:
     scan = root / "sequences/00/velodyne/000001.bin"
     scan.unlink()
     scan.symlink_to("annexed")
-    assert "cannot be opened" in error_of(root, allow_partial=True) and str(scan) in error_of(root, allow_partial=True)
+    assert "cannot be opened" in error_of(root, PARTIAL) and str(scan) in error_of(root, PARTIAL)
 
 
 def test_a_truncated_scan(make_kitti: Make) -> None:
     root = make_kitti()
     scan = root / "sequences/00/velodyne/000001.bin"
     scan.write_bytes(scan.read_bytes()[:-5])
-    message = error_of(root, allow_partial=True)
+    message = error_of(root, PARTIAL)
     assert str(scan) in message and "811 bytes" in message and "11 left over" in message
 
 
@@ -183,7 +185,7 @@ def test_labels_of_another_scan(make_kitti: Make) -> None:
     root = make_kitti()
     labels = root / "sequences/00/labels"
     shutil.copy(labels / "000000.label", labels / "000002.label")
-    message = error_of(root, allow_partial=True)
+    message = error_of(root, PARTIAL)
     assert "52 points, 50 labels" in message
     assert str(labels / "000002.label") in message and str(root / "sequences/00/velodyne/000002.bin") in message
 
@@ -195,7 +197,7 @@ def test_missing_labels(make_kitti: Make) -> None:
     shutil.rmtree(root / "sequences/08/labels")
     message = error_of(root)
     assert "no labels in a val sequence" in message and "data_odometry_labels.zip" in message
-    layout = READER.discover(root, allow_partial=True)
+    layout = READER.discover(root, PARTIAL)
     assert "no labels in a val sequence" in only(layout.warnings).what
     assert layout.units[1].products() == ("points",)
 
@@ -210,7 +212,7 @@ def test_missing_scans(make_kitti: Make) -> None:
         (root / f"sequences/00/velodyne/{frame:06d}.bin").unlink()
     message = error_of(root)
     assert "gaps" in message and "missing: 000001..000002, 000004" in message
-    layout = READER.discover(root, allow_partial=True)
+    layout = READER.discover(root, PARTIAL)
     assert layout.num_scans == 4 and len(layout.warnings) == 2
 
 
@@ -224,22 +226,22 @@ def test_missing_folders(make_kitti: Make) -> None:
     root = make_kitti()
     shutil.rmtree(root / "sequences/00/velodyne")
     assert "data_odometry_velodyne.zip is not unpacked" in error_of(root)
-    assert READER.discover(root, allow_partial=True).num_scans == 3
+    assert READER.discover(root, PARTIAL).num_scans == 3
     shutil.rmtree(root / "sequences/00")
     assert "sequences of the train set are missing: 00" in error_of(root)
     shutil.rmtree(root / "sequences/08")
     shutil.rmtree(root / "sequences/11/velodyne")
-    assert "there are no scans here" in error_of(root, allow_partial=True)
+    assert "there are no scans here" in error_of(root, PARTIAL)
 
 
 def test_the_fixed_counts_hold_without_a_manifest(make_kitti: Make) -> None:
     root = make_kitti({"04": 3}, manifest=False)
     report = READER.check(root)
-    assert report.sequences[0].expected == 271
+    assert report.groups[0].expected == 271
     texts = " ".join(problem.what for problem in report.errors)
     assert "train set are missing: 00, 01, 02, 03, 05" in texts and "scans are missing at the end" in texts
     assert "more problems: `ssl3d prepare semantickitti --root" in error_of(root)
-    assert READER.discover(root, allow_partial=True).num_scans == 3
+    assert READER.discover(root, PARTIAL).num_scans == 3
 
 
 def test_a_generated_dataset_that_is_not_finished(make_kitti: Make) -> None:
@@ -257,7 +259,7 @@ def test_calib_without_tr(make_kitti: Make) -> None:
     (root / "sequences/00/calib.txt").write_text("P2: 1 0 0 0 0 1 0 0 0 0 1 0\n")
     problem = only(READER.check(root).warnings)
     assert "no (usable) Tr" in problem.what and "data_odometry_calib.zip" in str(problem.hint)
-    assert READER.discover(root).units[0].shared.poses is None
+    assert READER.discover(root).units[0].shared == {}
     (root / "sequences/00/calib.txt").unlink()
     assert "no calib.txt" in only(READER.check(root).warnings).what
     (root / "sequences/00/calib.txt").write_text("Tr: 1 2 three\n")
@@ -280,25 +282,25 @@ def test_whole_sequence_poses_with_some_frames(make_kitti: Make) -> None:
     root = make_kitti({"00": 6})
     for frame in (0, 1, 2, 4):
         (root / f"sequences/00/velodyne/{frame:06d}.bin").unlink()
-    layout = READER.discover(root, allow_partial=True)
-    scan = READER.read_scan(layout.units[0], 0)
-    assert scan.scan_id == "00/000003" and scan.pose is not None
+    layout = READER.discover(root, PARTIAL)
+    scan = READER.read_scan(layout.units[0], 0, READER.spec())
+    assert layout.units[0].scans[0].scan_id == "00/000003" and scan.pose is not None
     # Tr^-1 pose Tr: the camera moved 3.5 right and 6 forward; forward is x and right is -y for the LiDAR
     assert np.allclose(scan.pose[:3, 3], [6, -3.5, 0])
 
 
 def test_scribbles(make_kitti: Make) -> None:
     root = make_kitti({"00": 2, "08": 1}, scribbles=True)
-    layout = READER.discover(root, "scribbles")
+    layout = READER.discover(root, SCRIBBLES)
     assert layout.units[0].products() == ("points", "labels", "scribbles")
     assert layout.units[1].products() == ("points", "labels")  # evaluation uses the full labels
     assert READER.discover(root).units[0].products() == ("points", "labels")
     (root / "sequences/00/scribbles/000001.label").write_bytes(b"\0" * 8)
-    assert "51 points, 2 labels" in error_of(root, label_set="scribbles")
+    assert "51 points, 2 labels" in error_of(root, SCRIBBLES)
     (root / "sequences/00/scribbles/000001.label").unlink()
-    assert "1 scan of 2 without scribbles" in error_of(root, label_set="scribbles")
+    assert "1 scan of 2 without scribbles" in error_of(root, SCRIBBLES)
     shutil.rmtree(root / "sequences/00/scribbles")
-    assert "ScribbleKITTI archive" in error_of(root, label_set="scribbles")
+    assert "ScribbleKITTI archive" in error_of(root, SCRIBBLES)
 
 
 def test_empty_scans_are_kept_with_a_warning(make_kitti: Make) -> None:
@@ -324,7 +326,7 @@ def test_equal_warnings_are_told_once(make_kitti: Make) -> None:
     root = make_kitti({"00": 1, "01": 1, "08": 1})
     for sequence in ("00", "01", "08"):
         (root / "sequences" / sequence / "poses.txt").unlink()
-    assert only(READER.discover(root).warnings).where["sequence"] == "00, 01, 08"
+    assert only(READER.discover(root).warnings).where["group"] == "00, 01, 08"
 
 
 def test_an_unreadable_folder(make_kitti: Make) -> None:
@@ -352,3 +354,18 @@ def test_folders_in_other_case_are_named(make_kitti: Callable[..., Path]) -> Non
     with pytest.raises(WrongRoot) as caught:
         READER.check(root)
     assert caught.value.hint == "rename Sequences to sequences" and caught.value.exit_code == 2
+
+
+def test_words_that_this_dataset_does_not_know(make_kitti: Make, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no versions"):
+        READER.check(make_kitti(), ReadOptions(version="v1.0-mini"))
+    assert READER.spec().label_sets == ("labels", "scribbles")
+
+
+def test_images_need_a_usable_calibration(make_kitti: Make) -> None:
+    root = make_kitti({"00": 1}, images=True)
+    calib = root / "sequences/00/calib.txt"
+    calib.write_text("".join(line for line in calib.read_text().splitlines(keepends=True) if line.startswith("Tr")))
+    assert "no (usable) P2" in only(READER.check(root).warnings).what
+    (unit,) = READER.discover(root).units
+    assert unit.fields.pose and not unit.fields.cameras

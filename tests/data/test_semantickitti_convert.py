@@ -13,8 +13,9 @@ import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ssl3d.data.datasets.layout import ConvertParams, Layout, UnitInfo
+from ssl3d.data.datasets.convert import ConvertParams, UnitInfo, convert_unit
 from ssl3d.data.datasets.semantickitti import SemanticKitti
+from ssl3d.data.datasets.source import Layout, ReadOptions
 from ssl3d.data.errors import DataError
 from ssl3d.data.scan import IGNORE
 from ssl3d.data.store import ShardReader
@@ -27,7 +28,7 @@ def convert(layout: Layout, folder: Path, which: int = 0, **params: object) -> t
     unit = layout.units[which]
     folder.mkdir(exist_ok=True)
     out = {name: folder / f"{unit.id}.{name}.h5" for name in unit.products()}
-    info = READER.convert_unit(unit, out, ConvertParams(**params))  # type: ignore[arg-type]
+    info = convert_unit(READER, unit, out, ConvertParams(**params))  # type: ignore[arg-type]
     return info, {name: ShardReader(path) for name, path in out.items()}
 
 
@@ -55,23 +56,28 @@ def test_worked_words(make_kitti: Make, tmp_path: Path) -> None:
 
 def test_everything_of_a_unit(make_kitti: Make, tmp_path: Path) -> None:
     root = make_kitti({"00": 4}, images=True, scribbles=True)
-    layout = READER.discover(root, "scribbles")
+    layout = READER.discover(root, ReadOptions("scribbles"))
     info, shards = convert(layout, tmp_path / "out")
-    points, labels, scribbles = shards["points"], shards["labels"], shards["scribbles"]
+    points, labels, scribbles, cameras = (shards[name] for name in ("points", "labels", "scribbles", "cameras"))
     assert points.offsets.tolist() == [0, 50, 101, 153, 206]
     assert points.attrs["dataset"] == "semantickitti" and points.attrs["length_unit"] == "m"
     assert points.array("scan_id").tolist() == info.scan_ids == [f"00/{i:06d}" for i in range(4)]
-    assert points.read("image", 2) == "sequences/00/image_2/000002.png"
+    assert cameras.array("image").tolist() == [f"sequences/00/image_2/{i:06d}.png" for i in range(4)]
+    assert cameras.offsets.tolist() == [0, 1, 2, 3, 4] and cameras.read("size", 2).tolist() == [[1242, 375]]
     assert points.array("origin").tolist() == [[0, 0, 0]] * 4 and labels.array("has_label").all()
     # Tr turns z forward into x forward and x right into -y: frame i is at x right i.5, z forward 2 i
     assert np.allclose(points.array("pose")[:, :3, 3], [[2 * i, -(i + 0.5), 0] for i in range(4)])
     digest = xxhash.xxh3_128()
     for i in range(4):
-        scan = READER.read_scan(layout.units[0], i)
+        scan = READER.read_scan(layout.units[0], i, READER.spec())
         assert scan.pose is not None and (scan.pose == points.read("pose", i)).all()
         assert (points.read("points", i) == scan.points).all()
-        assert (labels.read("label", i) == scan.label).all() and (labels.read("instance", i) == scan.instance).all()
-        assert (labels.read("moving", i) == scan.moving).all() and (scribbles.read("label", i) == scan.scribble).all()
+        assert (labels.read("label", i) == scan.label).all() and (
+            labels.read("instance", i) == scan.truths["instance"]
+        ).all()
+        assert (labels.read("moving", i) == scan.truths["moving"]).all() and (
+            scribbles.read("label", i) == scan.scribble
+        ).all()
         for folder, suffix in (("velodyne", "bin"), ("labels", "label"), ("scribbles", "label")):
             digest.update((root / f"sequences/00/{folder}/{i:06d}.{suffix}").read_bytes())
     assert info.digest == points.attrs["source_digest"] == digest.hexdigest()
@@ -124,7 +130,36 @@ def test_large_finite_values_are_not_mistaken(make_kitti: Make, tmp_path: Path) 
     write_frame(root, scan, [40] * 3)
     info, shards = convert(READER.discover(root), tmp_path / "out")
     assert info.not_finite == 0 and (shards["points"].read("points", 0) == scan[:, :3]).all()
-    assert "remission is 0..1e+30" in info.warnings[0]
+    assert info.warnings[0].startswith("00-000000: 3 points with a remission outside of 0..1")
+
+
+def test_pixels_are_those_of_the_published_projection(make_kitti: Make, tmp_path: Path) -> None:
+    root = make_kitti({"00": 2}, images=True)
+    tr = np.array([[0, -1, 0, 0.1], [0, 0, -1, -0.2], [1, 0, 0, -0.3], [0, 0, 0, 1]])
+    p2 = np.array([[700, 0, 600, 45], [0, 700, 180, -3], [0, 0, 1, 0.005]])
+    text = "\n".join(f"{name}: {' '.join(map(str, m[:3].ravel()))}" for name, m in (("P2", p2), ("Tr", tr)))
+    (root / "sequences/00/calib.txt").write_text(text)
+    (root / "sequences/00/image_2/000001.png").unlink()
+    _, shards = convert(READER.discover(root), tmp_path / "out")
+    cameras = shards["cameras"]
+    assert cameras.offsets.tolist() == [0, 1, 1] and cameras.array("name").tolist() == ["image_2"]
+    point = np.array([12.0, 3.0, -1.5, 1.0])
+    published = p2 @ tr @ point
+    ours = cameras.read("intrinsic", 0)[0] @ (cameras.read("extrinsic", 0)[0] @ point)[:3]
+    np.testing.assert_allclose(ours, published, rtol=1e-12)
+    # by hand: camera (-3 + 0.1, 1.5 - 0.2, 12 - 0.3); u = (700 x + 600 z + 45) / (z + 0.005)
+    np.testing.assert_allclose(published[0] / published[2], (700 * -2.9 + 600 * 11.7 + 45) / 11.705)
+
+
+def test_images_that_are_none_are_counted(make_kitti: Make, tmp_path: Path) -> None:
+    root = make_kitti({"00": 3}, images=True)
+    jpeg = b"\xff\xd8\xff\xe0\x00\x04ab\xff\xc0\x00\x11\x08" + (370).to_bytes(2, "big") + (1226).to_bytes(2, "big")
+    (root / "sequences/00/image_2/000000.png").write_bytes(b"")
+    (root / "sequences/00/image_2/000001.png").unlink()
+    (root / "sequences/00/image_2/000001.jpg").write_bytes(jpeg)
+    info, shards = convert(READER.discover(root), tmp_path / "out")
+    assert info.warnings == ["00-000000: 1 images left out that are neither PNG nor JPEG"]
+    assert shards["cameras"].array("size").tolist() == [[1226, 370], [1242, 375]]
 
 
 def test_an_empty_scan(make_kitti: Make, tmp_path: Path) -> None:
@@ -158,7 +193,7 @@ def test_labels_that_were_remapped_in_place_are_recognized(make_kitti: Make, tmp
 def test_a_unit_with_some_labels(make_kitti: Make, tmp_path: Path) -> None:
     root = make_kitti({"00": 2})
     (root / "sequences/00/labels/000000.label").unlink()
-    info, shards = convert(READER.discover(root, allow_partial=True), tmp_path / "out")
+    info, shards = convert(READER.discover(root, ReadOptions(allow_partial=True)), tmp_path / "out")
     assert info.labelled == [False, True] and shards["labels"].array("has_label").tolist() == [False, True]
     assert (shards["labels"].read("label", 0) == IGNORE).all() and not (
         shards["labels"].read("label", 1) == IGNORE

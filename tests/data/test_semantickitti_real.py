@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl3d.data.datasets.layout import ConvertParams
+from ssl3d.data.datasets.convert import ConvertParams, convert_unit
 from ssl3d.data.datasets.semantickitti import SemanticKitti
+from ssl3d.data.datasets.source import ReadOptions
 from ssl3d.data.errors import DataError
 from ssl3d.data.range_image import RangeProjection
 from ssl3d.data.scan import IGNORE
@@ -16,6 +17,7 @@ from ssl3d.data.store import ShardReader
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "real"
 READER = SemanticKitti()
+PARTIAL = ReadOptions(allow_partial=True)
 pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(not (REAL / "semantickitti").is_dir(), reason="no real recordings beside the checkout"),
@@ -43,12 +45,12 @@ HISTOGRAMS = {
 
 
 def test_the_histogram_survives_conversion(tmp_path: Path) -> None:
-    layout = READER.discover(REAL / "semantickitti", allow_partial=True)
+    layout = READER.discover(REAL / "semantickitti", PARTIAL)
     spec = READER.spec()
     seen = []
     for unit in layout.units:
         out = {name: tmp_path / f"{unit.id}.{name}.h5" for name in unit.products()}
-        info = READER.convert_unit(unit, out, ConvertParams())
+        info = convert_unit(READER, unit, out, ConvertParams())
         points, labels = ShardReader(out["points"]), ShardReader(out["labels"])
         assert info.warnings == [] and info.not_finite == info.all_zero == 0
         for i, scan_id in enumerate(points.array("scan_id").tolist()):
@@ -60,15 +62,15 @@ def test_the_histogram_survives_conversion(tmp_path: Path) -> None:
             assert np.bincount(label, minlength=256).tolist() == expected.tolist()
             assert labels.read("moving", i).sum() == sum(raw.get(m, 0) for m in spec.moving)
             assert len(label) == len(points.read("points", i)) == info.num_points[i] == sum(raw.values())
-            assert READER.read_scan(unit, i).raw_counts == raw
+            assert READER.read_scan(unit, i, spec).raw_counts == raw
             seen.append(scan_id)
         assert info.ignored == sum(HISTOGRAMS[s][r] for s in info.scan_ids for r in (0, 1, 52, 99))
     assert sorted(seen) == sorted(HISTOGRAMS)
 
 
 def test_whole_sequence_poses_belong_to_frame_numbers() -> None:
-    layout = READER.discover(REAL / "semantickitti", allow_partial=True)
-    first, last = READER.read_scan(layout.units[0], 0).pose, READER.read_scan(layout.units[1], 0).pose
+    layout = READER.discover(REAL / "semantickitti", PARTIAL)
+    first, last = (READER.read_scan(unit, 0, READER.spec()).pose for unit in layout.units[:2])
     assert first is not None and last is not None
     assert np.allclose(first, np.eye(4), atol=1e-6)
     # sequence 07 is a loop of 695 m that ends where it began: frame 964 of 1101 is within 100 m of the start again
@@ -78,9 +80,9 @@ def test_whole_sequence_poses_belong_to_frame_numbers() -> None:
 
 
 def test_the_ground_is_below_the_sensor_and_fills_the_lower_rows() -> None:
-    layout = READER.discover(REAL / "semantickitti", allow_partial=True)
-    scan = READER.read_scan(layout.units[0], 0)
+    layout = READER.discover(REAL / "semantickitti", PARTIAL)
     spec = READER.spec()
+    scan = READER.read_scan(layout.units[0], 0, spec)
     assert scan.label is not None
     road = scan.label == spec.classes.index("road")
     assert -2.2 < np.median(scan.points[road, 2]) < -1.3  # the sensor is 1.73 m above the road
@@ -102,7 +104,7 @@ def test_the_frame_without_labels(tmp_path: Path) -> None:
         pytest.skip("the frame without labels is not beside the checkout")
     texts = [problem.what for problem in READER.check(root).errors]
     assert any("no labels in a train sequence" in text for text in texts)
-    (unit,) = READER.discover(root, allow_partial=True).units
+    (unit,) = READER.discover(root, PARTIAL).units
     assert unit.products() == ("points",)
-    info = READER.convert_unit(unit, {"points": tmp_path / "p.h5"}, ConvertParams())
+    info = convert_unit(READER, unit, {"points": tmp_path / "p.h5"}, ConvertParams())
     assert info.num_points == [124167] and info.labelled == [False] and info.scan_ids == ["00/000003"]

@@ -192,7 +192,7 @@ def test_show_compares_splits(prepared: Workspace) -> None:
     small, large = run(prepared, ratio="20%"), run(prepared, ratio="50%")
     view = show_split(prepared.dataset(), small.name, against=large.name)
     assert view.split == small and view.against == large and view.common == 2
-    assert sum(count for _, count, _ in view.sequences) == 2 and sum(count for *_, count in view.sequences) == 8
+    assert sum(count for _, count, _ in view.groups) == 2 and sum(count for *_, count in view.groups) == 8
     everything = run(prepared, ratio="100%")
     assert view.class_points == everything.budget.per_class
 

@@ -101,11 +101,11 @@ def test_the_holdout_is_neither_labelled_nor_unlabelled(prepared: Workspace) -> 
     assert not groups((*result.labelled, *result.unlabelled)) & {"03", "04"}
     assert result.name == "scan-50%-seed0-holdout-03-04"
     dataset = PreparedDataset(prepared.dataset())
-    kept = [scan for scan in dataset.subset("train") if scan.sequence not in ("03", "04")]
+    kept = [scan for scan in dataset.subset("train") if scan.group not in ("03", "04")]
     assert result.budget.train_scans == 7 and result.budget.train_points == sum(scan.num_points for scan in kept)
     assert dataset.visible(result).labelled.tolist() == [dataset.by_id[i].index for i in result.labelled]
     view = show_split(prepared.dataset())
-    assert [name for name, *_ in view.sequences] == ["00", "01", "02"]
+    assert [name for name, *_ in view.groups] == ["00", "01", "02"]
     everything = run(prepared, ratio="100%", holdout=("03", "04"))
     assert everything.budget.per_class == view.class_points
 
