@@ -1,0 +1,121 @@
+"""Decimal numbers to float64 in compiled code.
+
+Up to 19 digits times a power of ten, calculated with twice the bits of a float64 (T. J. Dekker, "A floating-point
+technique for extending the available precision", 1971). Numbers of at most 15 digits are correctly rounded, as Python
+and numpy read them; of longer ones one in some 10**13 is off by one unit in the last place, and so are numbers beyond
+10**260 and below 10**-260. Digits behind the 19th significant one are dropped.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+_FAR = 280
+"""Powers of ten up to which both halves of a product are exact."""
+_POWERS = np.array([(float(10**q), float(10**q - int(float(10**q)))) for q in range(_FAR + 1)])
+_TEN, _ZERO = np.uint64(10), np.uint64(0)
+
+
+@njit(cache=True, nogil=True)
+def _lost(a: float, b: float, product: float) -> float:
+    """What rounding took from a * b (Dekker, equation 5.14)."""
+    big_a, big_b = 134217729.0 * a, 134217729.0 * b  # 2**27 + 1: splits 53 bits in two halves
+    high_a, high_b = big_a - (big_a - a), big_b - (big_b - b)
+    low_a, low_b = a - high_a, b - high_b
+    return ((high_a * high_b - product) + high_a * low_b + low_a * high_b) + low_a * low_b
+
+
+@njit(cache=True, nogil=True)
+def _scaled(digits: np.uint64, q: int) -> float:
+    """digits * 10**q."""
+    near = min(abs(q), _FAR)
+    ten, ten_low = _POWERS[near, 0], _POWERS[near, 1]
+    high = np.float64(digits)
+    low = np.float64(np.int64(digits - np.uint64(high)))
+    if q >= 0:
+        value = high * ten
+        value += _lost(high, ten, value) + (high * ten_low + low * ten)
+    else:
+        value = high / ten
+        product = value * ten
+        value += ((high - product) - _lost(value, ten, product) + low - value * ten_low) / ten
+    if abs(q) > near:
+        far = _POWERS[min(abs(q) - near, _FAR), 0]
+        value = value * far if q > 0 else value / far
+    return value
+
+
+@njit(cache=True, nogil=True)
+def _letters(data: npt.NDArray[np.uint8], i: int) -> tuple[float, int]:
+    """nan, inf or infinity at byte i, in any case, and the byte behind it; i itself when there is none of them."""
+    a, b, c = data[i] | 32, 0, 0
+    if a == 110 or a == 105:
+        b = data[i + 1] | 32
+        if b == 97 or b == 110:
+            c = data[i + 2] | 32
+    if a == 110 and b == 97 and c == 110:
+        return np.nan, i + 3
+    if a == 105 and b == 110 and c == 102:
+        i += 3
+        rest = (105, 110, 105, 116, 121)
+        for k in range(5):
+            if data[i + k] | 32 != rest[k]:
+                return np.inf, i
+        return np.inf, i + 5
+    return 0.0, i
+
+
+@njit(cache=True, nogil=True)
+def number(data: npt.NDArray[np.uint8], i: int, point: int) -> tuple[float, int]:
+    """The number at byte i and the byte behind it; i itself when no number begins there.
+
+    The caller puts a line feed behind the text, at which every scan ends.
+
+    Args:
+        data: (n,) text.
+        i: where to begin.
+        point: the decimal point.
+    """
+    begin = i
+    negative = data[i] == 45
+    if negative or data[i] == 43:
+        i += 1
+    unsigned = i
+    digits, used, q, seen = _ZERO, 0, 0, False
+    while 48 <= data[i] <= 57:
+        if used < 19:
+            digits = digits * _TEN + np.uint64(data[i] - 48)
+            used += digits != _ZERO
+        else:
+            q += 1
+        seen = True
+        i += 1
+    if data[i] == point:
+        i += 1
+        while 48 <= data[i] <= 57:
+            if used < 19:
+                digits = digits * _TEN + np.uint64(data[i] - 48)
+                used += digits != _ZERO
+                q -= 1
+            seen = True
+            i += 1
+    if not seen:
+        value, end = _letters(data, unsigned)
+        return (-value if negative else value), (end if end > unsigned else begin)
+    if data[i] | 32 == 101:
+        k = i + 1
+        minus = data[k] == 45
+        if minus or data[k] == 43:
+            k += 1
+        if 48 <= data[k] <= 57:
+            power = 0
+            while 48 <= data[k] <= 57:
+                if power < 100_000:
+                    power = power * 10 + int(data[k]) - 48
+                k += 1
+            q += -power if minus else power
+            i = k
+    value = _scaled(digits, q)
+    return (-value if negative else value), i

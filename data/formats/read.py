@@ -1,0 +1,185 @@
+"""Reading loose files by their suffix: as clouds, or as plain columns (labels, for instance)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from ssl3d.data.errors import DataError, UsageError
+from ssl3d.data.formats.cloud import ROWS, Array, Cloud, Options, Source, Table
+from ssl3d.data.formats.problems import damaged, file_size, no_points
+from ssl3d.data.text import nearest
+
+_OPENERS = {
+    **dict.fromkeys((".bin", ".label"), ("raw", "open_raw")),
+    ".npy": ("arrays", "open_npy"),
+    ".npz": ("arrays", "open_npz"),
+    ".ply": ("ply", "open_ply"),
+    ".pcd": ("pcd", "open_pcd"),
+    **dict.fromkeys((".las", ".laz"), ("las", "open_las")),
+    **dict.fromkeys((".txt", ".csv", ".xyz", ".asc", ".pts", ".tsv"), ("text", "open_text")),
+    **dict.fromkeys((".h5", ".hdf5"), ("hdf5", "open_hdf5")),
+}
+SUFFIXES = tuple(_OPENERS)
+"""Suffixes, in any case, of the files that are read."""
+
+
+def inspect(path: Path | str, options: Options | None = None) -> Source:
+    """Opens a file and reads its header: format, columns, number of rows.
+
+    Raises:
+        UsageError: its suffix is unknown.
+        DataError: it cannot be read, or its header is damaged; empty files and such without points too.
+        Ssl3dError: a package that reads it is not installed.
+    """
+    path = Path(path)
+    opener = _OPENERS.get(path.suffix.lower())
+    if opener is None:
+        raise UsageError(
+            f"unknown suffix {path.suffix!r} of a file of points",
+            where={"file": path},
+            hint=f"known: {' '.join(SUFFIXES)}",
+        )
+    size = file_size(path)
+    module, name = opener
+    open_source: Callable[[Path, int, Options], Source]
+    open_source = getattr(import_module(f"ssl3d.data.formats.{module}"), name)
+    return open_source(path, size, options or Options())
+
+
+def read_cloud(path: Path | str, options: Options | None = None, *, columns: Sequence[str] | None = None) -> Cloud:
+    """A whole file, faces and edges included.
+
+    Args:
+        path: the file.
+        options: what the file does not say of itself.
+        columns: names of those to read besides the coordinates; None: all.
+
+    Raises:
+        DataError: as ``inspect``, while reading too; a column is not there.
+    """
+    options = options or Options()
+    source = inspect(path, options)
+    whole = _joined(list(_clouds(source, columns, ROWS, options)))
+    whole.mesh = source.mesh()
+    return whole
+
+
+def read_blocks(
+    path: Path | str, options: Options | None = None, rows: int = ROWS, *, columns: Sequence[str] | None = None
+) -> Iterator[Cloud]:
+    """The points of a file, at most ``rows`` at a time, in the stored order. Faces and edges are left out.
+
+    Memory is bounded by ``rows``, but for compressed .pcd files and .npz arrays stored column by column.
+
+    Args, Raises:
+        as ``read_cloud``. UsageError: ``rows`` is not positive.
+    """
+    options = options or Options()
+    return _clouds(inspect(path, options), columns, rows, options)
+
+
+def read_table(path: Path | str, options: Options | None = None, *, columns: Sequence[str] | None = None) -> Table:
+    """The columns of a whole file, whatever they are: labels, for instance.
+
+    Args, Raises: as ``read_cloud``; ``columns`` are all columns to read.
+    """
+    tables = list(table_blocks(path, options, columns=columns))
+    return {name: _concatenated([table[name] for table in tables]) for name in tables[0]}
+
+
+def table_blocks(
+    path: Path | str, options: Options | None = None, rows: int = ROWS, *, columns: Sequence[str] | None = None
+) -> Iterator[Table]:
+    """The columns of a file, at most ``rows`` rows at a time. Args, Raises: as ``read_table`` and ``read_blocks``."""
+    return _tables(inspect(path, options), columns, rows)
+
+
+def update_digest(path: Path | str, digest: xxhash.xxh3_128) -> None:
+    """Adds the bytes of a file to a digest. DataError when it cannot be read."""
+    file_size(Path(path))
+    with Path(path).open("rb") as handle:
+        while block := handle.read(1 << 22):
+            digest.update(block)
+
+
+def _tables(source: Source, columns: Sequence[str] | None, rows: int) -> Iterator[Table]:
+    if rows < 1:
+        raise UsageError(f"a block has at least one row, not {rows}")
+    names = list(source.columns) if columns is None else list(dict.fromkeys(columns))
+    if not names:
+        raise UsageError("no column is asked for", where={"file": source.path})
+    for name in names:
+        if name not in source.columns:
+            raise _no_column(source, name)
+    empty = True
+    for table in source.tables(names, rows):
+        empty = False
+        yield table
+    if empty:
+        raise no_points(source.path)
+
+
+def _clouds(source: Source, columns: Sequence[str] | None, rows: int, options: Options) -> Iterator[Cloud]:
+    axes = coordinate_columns(source, options)
+    others = [name for name in source.columns if name not in axes] if columns is None else list(columns)
+    for table in _tables(source, [*axes, *others], rows):
+        points = np.empty((len(table[axes[0]]), 3))
+        with np.errstate(invalid="ignore"):  # NaN of any kind
+            for axis, name in enumerate(axes):
+                points[:, axis] = table[name]
+        kept = {name: table[name] for name in dict.fromkeys(others)}
+        yield Cloud(points, kept, _not_finite({"points": points, **kept}), dict(source.header))
+
+
+def coordinate_columns(source: Source, options: Options) -> list[str]:
+    """The columns that are x, y and z; upper case is found too.
+
+    Raises:
+        DataError: one of them is not there.
+    """
+    lower = {name.lower(): name for name in reversed(source.columns)}
+    found = []
+    for name in options.coordinates:
+        known = name if name in source.columns else lower.get(name.lower())
+        if known is None:
+            raise _no_column(source, name)
+        if source.columns[known].shape:
+            raise damaged(source.path, "a coordinate has several numbers a point", column=known)
+        found.append(known)
+    return found
+
+
+def _no_column(source: Source, name: str) -> DataError:
+    near = nearest(name, source.columns)
+    hint = f"did you mean {near!r}? " if near else ""
+    return damaged(source.path, f"there is no column {name!r}", f"{hint}the file has {', '.join(source.columns)}")
+
+
+def _not_finite(columns: Mapping[str, Array]) -> dict[str, int]:
+    """How many rows hold NaN or an infinity, of the columns that have any."""
+    counts = {}
+    for name, values in columns.items():
+        if values.dtype.kind == "f":
+            good = np.isfinite(values)
+            bad = len(values) - int(np.count_nonzero(good if good.ndim == 1 else good.all(axis=1)))
+            if bad:
+                counts[name] = bad
+    return counts
+
+
+def _joined(parts: list[Cloud]) -> Cloud:
+    counts: dict[str, int] = {}
+    for part in parts:
+        for name, bad in part.not_finite.items():
+            counts[name] = counts.get(name, 0) + bad
+    columns = {name: _concatenated([part.columns[name] for part in parts]) for name in parts[0].columns}
+    return Cloud(_concatenated([part.points for part in parts]), columns, counts, parts[0].header)
+
+
+def _concatenated(parts: list[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
