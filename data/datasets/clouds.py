@@ -1,7 +1,7 @@
 """Readers of datasets whose scans are clouds of any size: read block by block, large ones cut into tiles.
 
 A reader gives blocks (``CloudReader.read_blocks``); small clouds become scans as they are, the others are sorted into
-tiles first (``opened``), so that neither reading nor training has more than a tile in memory.
+tiles first (``CloudReader.opened``), so that neither reading nor training has more than a tile in memory.
 """
 
 from __future__ import annotations
@@ -104,6 +104,26 @@ class CloudReader(DatasetReader):
         scan.pose, scan.cameras = frame
         return scan
 
+    @contextmanager
+    def opened(self, unit: SourceUnit, spec: DatasetSpec, folder: Path) -> Iterator[tuple[DatasetReader, SourceUnit]]:
+        """A cloud that is too large (or may be) as a unit of its tiles. See ``DatasetReader.opened``.
+
+        Raises:
+            DataError: see ``read_blocks`` and ``Spool.add``.
+        """
+        if not self.is_cut(unit):
+            yield self, unit
+            return
+        dtype = _row_dtype(unit)
+        cloud = unit.scans[0].files["points"].path
+        with Spool(folder, dtype, self.tiles, cloud) as spool:
+            for block in self.read_blocks(unit, 0, spec, ROWS):
+                spool.add(_rows(block, dtype))
+            if not spool.rows:
+                raise DataError("the file holds no points", where={"file": cloud}, hint="remove it, or copy it again")
+            cut = CutCloud(self, unit, spool, spool.tiles())
+            yield cut, cut.unit()
+
     def _scan(self, unit: SourceUnit, rows: Array, tile: Tile | None) -> RawScan:
         """Rows as a scan relative to an origin; rows that are no measurement are labelled ignored."""
         points = rows[POSITION]
@@ -178,32 +198,6 @@ class CutCloud(DatasetReader):
         if len(self.tiles) == 1:
             scan.pose, scan.cameras = self.reader.read_frame(self.cloud, 0, digest)
         return scan
-
-
-@contextmanager
-def opened(
-    reader: DatasetReader, unit: SourceUnit, spec: DatasetSpec, folder: Path
-) -> Iterator[tuple[DatasetReader, SourceUnit]]:
-    """What ``convert_unit`` takes: reader and unit as they are, or a large cloud as a unit of its tiles.
-
-    Args:
-        folder: where rows may be kept while the block lasts.
-
-    Raises:
-        DataError: see ``read_blocks`` and ``Spool.add``.
-    """
-    if not isinstance(reader, CloudReader) or not reader.is_cut(unit):
-        yield reader, unit
-        return
-    dtype = _row_dtype(unit)
-    cloud = unit.scans[0].files["points"].path
-    with Spool(folder, dtype, reader.tiles, cloud) as spool:
-        for block in reader.read_blocks(unit, 0, spec, ROWS):
-            spool.add(_rows(block, dtype))
-        if not spool.rows:
-            raise DataError("the file holds no points", where={"file": cloud}, hint="remove it, or copy it again")
-        cut = CutCloud(reader, unit, spool, spool.tiles())
-        yield cut, cut.unit()
 
 
 def _row_dtype(unit: SourceUnit) -> np.dtype[Any]:

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ssl3d.data.datasets.clouds import opened
 from ssl3d.data.datasets.convert import ConvertParams, UnitInfo, convert_unit
 from ssl3d.data.datasets.registry import list_readers
 from ssl3d.data.datasets.semantic3d import Semantic3D
@@ -59,7 +58,7 @@ def root(tmp_path: Path) -> Path:
 
 def convert(reader: Semantic3D, unit: SourceUnit, out: Path) -> tuple[UnitInfo, ShardReader, ShardReader]:
     files = {product: out / f"{unit.id}.{product}.h5" for product in unit.products()}
-    with opened(reader, unit, reader.spec(), out) as (inner, whole):
+    with reader.opened(unit, reader.spec(), out) as (inner, whole):
         info = convert_unit(inner, whole, files, ConvertParams())
     return info, ShardReader(files["points"]), ShardReader(files.get("labels", files["points"]))
 
