@@ -1,4 +1,4 @@
-"""Readers of loose point-cloud files, by suffix."""
+"""Loose point-cloud files, read and written by suffix."""
 
 from ssl3d.data.formats.cloud import ROWS, Cloud, Mesh, Options, Source, Table
 from ssl3d.data.formats.read import (
@@ -10,19 +10,24 @@ from ssl3d.data.formats.read import (
     table_blocks,
     update_digest,
 )
+from ssl3d.data.formats.write import WRITTEN, Labelled, labelled_bytes, write_labelled
 
 __all__ = [
     "ROWS",
     "SUFFIXES",
+    "WRITTEN",
     "Cloud",
+    "Labelled",
     "Mesh",
     "Options",
     "Source",
     "Table",
     "inspect",
+    "labelled_bytes",
     "read_blocks",
     "read_cloud",
     "read_table",
     "table_blocks",
     "update_digest",
+    "write_labelled",
 ]

@@ -19,7 +19,7 @@ _RECORD_BYTES = 54
 """The least bytes of a variable length record (LAS 1.4, section 2.5)."""
 _LEAST_CHUNK_BYTES = 20
 """A chunk begins with a point that is not compressed; the shortest format has 20 bytes."""
-_HINT = "pip install 'ssl3d[las]'"
+HINT = "pip install 'ssl3d[las]'"
 
 
 class LasSource(Source):
@@ -47,7 +47,7 @@ class LasSource(Source):
             }
             held = max(0, size - int(header.offset_to_point_data)) // int(header.point_format.size)
         if compressed and not laspy.LazBackend.detect_available():
-            raise Ssl3dError("reading .laz files needs the package lazrs", where={"file": path}, hint=_HINT)
+            raise Ssl3dError("reading .laz files needs the package lazrs", where={"file": path}, hint=HINT)
         if count == 0:
             raise no_points(path)
         if compressed:
@@ -137,6 +137,6 @@ def open_las(path: Path, size: int, options: Options) -> Source:
         import laspy
     except ImportError:
         raise Ssl3dError(
-            "reading .las and .laz files needs the package laspy", where={"file": path}, hint=_HINT
+            "reading .las and .laz files needs the package laspy", where={"file": path}, hint=HINT
         ) from None
     return LasSource(path, size, laspy)

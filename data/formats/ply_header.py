@@ -19,6 +19,11 @@ _TYPES = {
 ENCODINGS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 
 
+def name_of(dtype: np.dtype[Any]) -> str:
+    """How PLY calls a type of number."""
+    return next(name for name, code in _TYPES.items() if code == dtype.str[1:])
+
+
 @dataclass(frozen=True, slots=True)
 class Property:
     """A property: a number, or a list of ``dtype`` with its length before it as ``count``."""
