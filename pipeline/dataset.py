@@ -272,6 +272,7 @@ class VisibleSource:
     def view(self, index: int) -> View:
         """Scan ``index``; its labels are IGNORE throughout unless the split shows them."""
         view = self.scans.view(index)
+        view.extras.pop("source_row", None)  # where predictions go back to; only scans that were cut have it
         if self._row[index] >= 0:
             view.label = self.label(index)
             if len(view.label) != len(view):
