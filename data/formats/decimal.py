@@ -15,7 +15,7 @@ from numba import njit
 _FAR = 280
 """Powers of ten up to which both halves of a product are exact."""
 _POWERS = np.array([(float(10**q), float(10**q - int(float(10**q)))) for q in range(_FAR + 1)])
-_TEN, _ZERO = np.uint64(10), np.uint64(0)
+_TEN, _ZERO, _EXACT = np.uint64(10), np.uint64(0), np.uint64(2**53)
 
 
 @njit(cache=True, nogil=True)
@@ -33,6 +33,8 @@ def _scaled(digits: np.uint64, q: int) -> float:
     near = min(abs(q), _FAR)
     ten, ten_low = _POWERS[near, 0], _POWERS[near, 1]
     high = np.float64(digits)
+    if digits <= _EXACT and near <= 22:  # both are exact, and so one rounding is all (W. D. Clinger, 1990)
+        return high * ten if q >= 0 else high / ten
     low = np.float64(np.int64(digits - np.uint64(high)))
     if q >= 0:
         value = high * ten

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ssl3d.data.errors import DataError, Ssl3dError, UsageError
-from ssl3d.data.formats import SUFFIXES, Options, inspect, read_blocks, read_cloud, read_table
+from ssl3d.data.formats import (
+    SUFFIXES,
+    Labelled,
+    Options,
+    inspect,
+    read_blocks,
+    read_cloud,
+    read_table,
+    write_labelled,
+)
 
 Columns = dict[str, npt.NDArray[Any]]
 NAMED = Options(names=("x", "y", "z", "intensity"))
@@ -83,6 +93,36 @@ def whole(tmp_path: Path, columns: Columns, write_ply: Any, write_pcd: Any) -> d
     for encoding in ("ascii", "binary", "binary_compressed"):
         write_pcd(columns, encoding, name=f"{encoding}.pcd")
     return {path.name: path.read_bytes() for path in sorted(tmp_path.iterdir())}
+
+
+def write_rows(path: Path, rows: int) -> None:
+    matrix = np.random.default_rng(0).normal(0, 40, (rows, 4)).astype(np.float32)
+    if path.suffix == ".bin":
+        matrix.tofile(path)
+    elif path.suffix == ".npy":
+        np.save(path, matrix)
+    elif path.suffix == ".npz":
+        np.savez_compressed(path, points=matrix)
+    elif path.suffix == ".txt":
+        np.savetxt(path, matrix, fmt="%.3f")
+    else:
+        write_labelled(path, Labelled(matrix[:, :3], np.zeros(rows, np.uint8)))
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".npy", ".npz", ".ply", ".txt", ".las", ".laz"])
+def test_memory_is_bounded_by_the_rows_of_a_block(tmp_path: Path, suffix: str) -> None:
+    if suffix in (".las", ".laz"):
+        pytest.importorskip("laspy", reason="the extra las is not installed")
+    peaks = []
+    for rows in (100, 20_000, 80_000):  # the first: what is allocated once
+        path = tmp_path / f"{rows}{suffix}"
+        write_rows(path, rows)
+        tracemalloc.start()
+        points = sum(len(cloud.points) for cloud in read_blocks(path, NAMED if suffix == ".bin" else None, 2000))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert points == rows
+    assert peaks[2] < 1.3 * peaks[1] < 80_000 * 24  # bytes of all coordinates
 
 
 def outcome(path: Path) -> int | None:
