@@ -79,13 +79,14 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None, need
         )
     name = re.sub(r"[^A-Za-z0-9._-]+", "", found.name.replace("%", "pct"))
     places = visible.scans.places
+    held = sorted({scan.group for scan in prepared.subset("val")}) or prepared.spec.splits["val"]
     stages, extras = stage_extras(prepared.handle, needs, places)
     return TrainingData(
         dataset=DatasetRef(
             name=prepared.name,
             key=prepared.product.key,
             classes=tuple(prepared.spec.classes),
-            protocol=protocol_of(prepared.spec.name, prepared.spec.splits["val"]),
+            protocol=protocol_of(prepared.spec.name, held),
             stages=stages,
         ),
         split=SplitRef(
