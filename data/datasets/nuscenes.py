@@ -39,8 +39,6 @@ class NuScenes(DatasetReader):
     name: ClassVar[str] = "nuscenes"
 
     def survey(self, root: Path, options: ReadOptions) -> Layout:
-        if options.label_set != "labels":
-            raise UsageError(f"nuScenes has no {options.label_set}", hint="prepare it without --labels")
         find_root(root, _SHAPE)
         stated = stated_counts(root)
         groups: list[GroupReport] = []

@@ -21,6 +21,7 @@ RINGS = 32
 INTENSITY = 255
 _ROW = np.dtype([("xyz", "V12"), ("intensity", "<f4"), ("ring", "<f4")])
 _PER_CATEGORY = 1000
+_STRANGE = f"points with an intensity outside of 0..{INTENSITY}: is this another sensor's data in the same layout?"
 
 
 class Seen(NamedTuple):
@@ -64,14 +65,16 @@ def read(scan: SourceScan, spec: DatasetSpec, digest: xxhash.xxh3_128 | None) ->
     columns = {"intensity": np.ascontiguousarray(rows["intensity"]), "ring": _rings(rows["ring"], scan, file)}
     details: Details = scan.details
     raw = RawScan(points, columns, pose=matrix(details.ego) @ matrix(details.mount), cameras=cameras(details))
-    raw.notes = _mend_intensity(columns["intensity"])
     if (labels := scan.files.get("labels")) is not None:
         ids = read_binary(labels, "u1", digest)
         _check_count(len(ids), len(points), scan, "labels")
         raw.label, raw.raw_counts = map_labels(ids, spec, scan.scan_id, labels.path)
     if (panoptic := scan.files.get("panoptic")) is not None:
         raw.truths["instance"] = _instances(panoptic, scan, len(points), digest)
-    mend_points(raw, zero_is_none=False)
+    mend_points(raw, zero_is_none=False, measured=("intensity",))
+    intensity = raw.columns["intensity"]
+    if len(intensity) and (intensity.min() < 0 or intensity.max() > INTENSITY):
+        raw.notes[_STRANGE] = int(np.count_nonzero((intensity < 0) | (intensity > INTENSITY)))
     return raw
 
 
@@ -86,18 +89,6 @@ def _rings(values: npt.NDArray[np.float32], scan: SourceScan, file: SourceFile) 
             hint="the file is no N x 5 float32 (x, y, z, intensity, ring): unpack its blob archive again",
         )
     return ring
-
-
-def _mend_intensity(values: npt.NDArray[np.float32]) -> dict[str, int]:
-    notes = {}
-    finite = np.isfinite(values)
-    if not finite.all():
-        values[~finite] = 0
-        notes["intensities that are not finite, set to 0"] = int(np.count_nonzero(~finite))
-    outside = np.count_nonzero((values < 0) | (values > INTENSITY))
-    if outside:
-        notes[f"intensities outside of 0..{INTENSITY}: is this another sensor's data?"] = int(outside)
-    return notes
 
 
 def _check_count(found: int, points: int, scan: SourceScan, role: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
@@ -82,7 +82,8 @@ def choose_official(
 ) -> list[str]:
     """The scans of a published list that are not held out; not being prepared is an error unless ``allow_missing``."""
     wanted = spec.official_list(name, percent)
-    by_id = {scan.scan_id: scan for scan in scans if scan.subset == "train" and scan.annotated}
+    listed = _listed_as(spec.official[name].unit)
+    by_id = {listed(scan.scan_id): scan for scan in scans if scan.subset == "train" and scan.annotated}
     missing = [scan_id for scan_id in wanted if scan_id not in by_id]
     if len(missing) == len(wanted) or (missing and not allow_missing):
         raise UsageError(
@@ -92,12 +93,22 @@ def choose_official(
             + ("--allow-missing takes those that are there, or use" if len(missing) < len(wanted) else "use")
             + f" a random split: ssl3d split --ratio {percent}%",
         )
-    kept = [scan_id for scan_id in wanted if scan_id in by_id and by_id[scan_id].group not in holdout]
+    found = [by_id[scan_id] for scan_id in wanted if scan_id in by_id]
+    kept = [scan.scan_id for scan in found if scan.group not in holdout]
     if not kept:
         raise UsageError(
             f"every scan of {name}-{percent}% that is prepared is held out", hint="hold out other groups, or fewer"
         )
     return kept
+
+
+def _listed_as(unit: str) -> Callable[[str], str]:
+    """From a scan id to what published lists of such a unit call the scan."""
+    if unit == "sample token":  # <scene>/<token>
+        return lambda scan_id: scan_id.rpartition("/")[2]
+    if unit == "room":  # Area_1/office_1 is listed as Area_1_office_1
+        return lambda scan_id: scan_id.replace("/", "_")
+    return lambda scan_id: scan_id
 
 
 def choose_listed(file: Path, scans: Sequence[ScanRef], holdout: Collection[str] = ()) -> list[str]:

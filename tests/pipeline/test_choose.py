@@ -114,6 +114,28 @@ def test_every_published_list_of_the_complete_dataset(text: str, count: int) -> 
     assert without == [scan_id for scan_id in chosen if scan_id[:2] not in ("07", "02")]
 
 
+@pytest.mark.parametrize(
+    ("dataset", "text", "count", "named"),
+    [
+        ("nuscenes", "lasermix-1%", 281, "scene-0001/{}"),
+        ("s3dis", "gpc-5%", 10, "Area_{}"),
+        ("scannet", "gpc-5%", 60, "{}"),
+    ],
+)
+def test_lists_that_call_scans_otherwise(dataset: str, text: str, count: int, named: str) -> None:
+    spec = load_spec(dataset)
+    name, percent = parse_official(text, spec)
+    listed = spec.official_list(name, percent)
+    bare = [item.removeprefix("Area_") for item in listed]
+    ids = [named.format(item.replace("_", "/", 1) if dataset == "s3dis" else item) for item in bare]
+    scans = [ScanRef(0, scan_id, scan_id.partition("/")[0], "train", "u", 0, 10, True, True) for scan_id in ids]
+    chosen = choose_official(name, percent, spec, scans[::-1], False)
+    assert chosen == ids and len(chosen) == count
+    with pytest.raises(UsageError, match=f"1 of the {count} scans") as caught:
+        choose_official(name, percent, spec, scans[1:], False)
+    assert caught.value.where["first missing"] == listed[0]
+
+
 SCANS = [scan("00/000000"), scan("00/000001"), scan("01/000000", annotated=False), scan("08/000000"), scan("11/000000")]
 
 
