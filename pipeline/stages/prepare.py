@@ -91,9 +91,10 @@ class PrepareStage(Stage):
         for unit in self.layout.units:
             for file in unit.files():
                 folder = os.path.dirname(file.path)  # noqa: PTH120  once for every file of a dataset
-                while folder not in folders and folder.startswith(root):
+                while folder not in folders:
                     folders.add(folder)
-                    folder = os.path.dirname(folder)  # noqa: PTH120
+                    if folder.startswith(root + os.sep):
+                        folder = os.path.dirname(folder)  # noqa: PTH120
         shared = {file.path: file.stamp[1] for unit in self.layout.units for file in unit.shared.values()}
         return {**{name: Path(name).stat().st_mtime_ns for name in sorted(folders)}, **dict(sorted(shared.items()))}
 

@@ -11,7 +11,8 @@ import pytest
 
 from ssl3d.data.errors import DataError, UsageError
 from ssl3d.data.scan import IGNORE
-from ssl3d.pipeline.dataset import PreparedDataset
+from ssl3d.data.store import write_shard
+from ssl3d.pipeline.dataset import Places, PreparedDataset, ScanSource
 from ssl3d.pipeline.stages.prepare import prepare
 from ssl3d.pipeline.stages.split import SplitParams, split
 from ssl3d.pipeline.workspace import DatasetHandle, Workspace
@@ -45,6 +46,26 @@ def test_a_view_holds_points_and_no_labels(dataset: PreparedDataset, kitti_once:
         assert set(view.label) == {IGNORE} and view.label.dtype == np.uint8
         assert view.scan["scan_id"] == scan.scan_id and len(view) == scan.num_points
         assert view.scan["pose"].shape == (4, 4)
+
+
+def test_a_view_holds_every_column(tmp_path: Path) -> None:
+    arrays = {
+        "offsets": np.array([0, 2, 5]),
+        "points": np.arange(15, dtype=np.float32).reshape(5, 3),
+        "color": np.array([[0, 51, 255]] * 5, np.uint8),
+        "normal": np.full((5, 3), 0.5, np.float32),
+        "ring": np.arange(5, dtype=np.uint8),
+        "origin": np.array([[1e6, 2e6, 3.0]] * 2),
+        "scan_id": np.array(["a/0", "a/1"]),
+    }
+    write_shard(tmp_path / "a.points.h5", arrays, per_scan=("origin", "scan_id"))
+    places = Places(("a",), np.zeros(2, np.int32), np.arange(2, dtype=np.int32))
+    view = ScanSource(str(tmp_path), places).view(1)
+    assert view.features.keys() == {"color", "normal"} and view.extras.keys() == {"ring"}
+    assert all(values.dtype == np.float32 for values in view.features.values())
+    np.testing.assert_array_equal(view.features["color"], np.array([[0, 0.2, 1]] * 3, np.float32))
+    assert view.extras["ring"].tolist() == [2, 3, 4] and view.scan["pose"] is None
+    assert view.points.tolist() == arrays["points"][2:].tolist() and view.scan["origin"].tolist() == [1e6, 2e6, 3]
 
 
 def test_only_labelled_scans_show_labels(dataset: PreparedDataset) -> None:
@@ -83,7 +104,8 @@ TRAINING = """
 import sys
 opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
-from ssl3d.pipeline.dataset import PreparedDataset
+from ssl3d.data.store import write_shard
+from ssl3d.pipeline.dataset import Places, PreparedDataset, ScanSource
 from ssl3d.pipeline.workspace import Workspace
 source = PreparedDataset(Workspace.open(sys.argv[1]).dataset()).visible()
 for index in range(len(source)):

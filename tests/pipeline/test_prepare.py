@@ -13,6 +13,7 @@ from ssl3d.data.datasets.registry import get_reader
 from ssl3d.data.errors import DataError, Ssl3dError, UsageError
 from ssl3d.data.store import ShardReader
 from ssl3d.pipeline import stage_run as stage_module
+from ssl3d.pipeline.dataset import PreparedDataset
 from ssl3d.pipeline.stages.prepare import PrepareParams, PrepareResult, PrepareStage, prepare
 from ssl3d.pipeline.workspace import Workspace
 
@@ -120,6 +121,35 @@ def test_another_root_under_the_same_name_is_told(
     assert f"was prepared from {kitti} before" in heard.text
     assert second.key != first.key and first.folder.exists()
     assert run(workspace, kitti_once, name="mine").dataset == workspace.current == "mine"
+
+
+def test_scans_of_another_version_are_named_and_made_anew(
+    workspace: Workspace, kitti_once: Path, heard: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(PrepareStage, "version", PrepareStage.version - 1)
+        first = run(workspace, kitti_once)
+    with pytest.raises(UsageError, match="another version of ssl3d") as caught:
+        PreparedDataset(workspace.dataset())
+    assert f"ssl3d prepare semantickitti --root {kitti_once}" in str(caught.value.hint)
+    second = run(workspace, kitti_once, progress=heard)
+    assert second.key != first.key and second.fresh == 4
+    assert "prepared by another version of ssl3d" in heard.text
+    assert len(PreparedDataset(workspace.dataset()).scans) == 15
+
+
+def test_a_version_that_the_dataset_does_not_have(workspace: Workspace, kitti_once: Path) -> None:
+    with pytest.raises(UsageError, match="no versions to choose from"):
+        run(workspace, kitti_once, params={"version": "v1.0-mini"})
+
+
+def test_everything_that_decides_what_is_there_is_watched(workspace: Workspace, kitti: Path) -> None:
+    run(workspace, kitti)
+    product = workspace.dataset().product("prepare")
+    assert product is not None
+    folder = kitti / "sequences/00"
+    expected = {kitti, kitti / "sequences", folder, folder / "velodyne", folder / "labels", folder / "poses.txt"}
+    assert {str(path) for path in expected} <= set(product.manifest.watched)
 
 
 def test_scribbles_lie_beside_the_labels(workspace: Workspace, kitti: Path) -> None:
