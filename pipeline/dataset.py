@@ -7,8 +7,8 @@ their files lazily in each process; none needs torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,7 +163,17 @@ def spec_of(product: Product) -> DatasetSpec:
     from ssl3d.data.datasets.registry import get_reader
 
     identity = product.manifest.identity
-    return get_reader(identity["reader"], identity.get("config", "")).spec(product.manifest.params["classes"])
+    spec = get_reader(identity["reader"], identity.get("config", "")).spec(product.manifest.params["classes"])
+    return replace(spec, splits=_splits_of(product, spec.splits))
+
+
+def _splits_of(product: Product, published: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """The published subsets, with groups that were prepared where they were (a user's division, another fold)."""
+    from ssl3d.data.spec import SUBSETS
+
+    found = {entry.info["group"]: entry.info["subset"] for _, entry in sorted(product.done.items())}
+    groups = {group: found.get(group, subset) for subset, members in published.items() for group in members} | found
+    return {subset: tuple(group for group, place in groups.items() if place == subset) for subset in SUBSETS}
 
 
 @dataclass(frozen=True)
@@ -231,12 +241,17 @@ class ScanSource:
         rows[:, 1] = np.arange(len(points))
         return View(
             points=points,
-            features={name: _feature(name, read[name]) for name in columns if name in FEATURES},
+            features=scan_features(read),
             rows=rows,
             label=np.full(len(points), IGNORE, np.uint8),
             extras={name: read[name] for name in columns if name not in FEATURES},
             scan=scan,
         )
+
+
+def scan_features(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.float32]]:
+    """What networks read of the per-point arrays of a scan: name -> (n, k) float32."""
+    return {name: _feature(name, columns[name]) for name in columns if name in FEATURES}
 
 
 def _feature(name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ssl3d.cli import console, options
+from ssl3d.cli import console, folder, options
 
 if TYPE_CHECKING:
     from ssl3d.data.datasets.source import CheckReport, GroupReport, Problem
@@ -19,6 +19,8 @@ EPILOG = """\
   ssl3d prepare semantickitti --root /data/kitti --check   only look
   ssl3d prepare semantickitti --root /data/kitti --jobs 8
   ssl3d prepare semantickitti --root /data/kitti --labels scribbles
+  ssl3d prepare folder --guess /data/mine --out mine.toml   describe own scans
+  ssl3d prepare folder --config mine.toml
 
 Nothing is ever written under --root. Typed again, the command converts only what is new or has changed."""
 
@@ -37,9 +39,26 @@ def prepare(
             metavar="DATASET", autocompletion=options.complete_dataset, help="The layout, e.g. semantickitti."
         ),
     ],
-    root: Annotated[Path, typer.Option("--root", metavar="PATH", help="Where the dataset was unpacked.")],
+    root: Annotated[
+        Path | None,
+        typer.Option("--root", metavar="PATH", help="Where the dataset was unpacked.", show_default=False),
+    ] = None,
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="Its name in the workspace.", show_default="DATASET")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="folder: says what is in it.", rich_help_panel="Own scans"),
+    ] = None,
+    guess: Annotated[
+        Path | None,
+        typer.Option("--guess", metavar="DIR", help="folder: writes such a .toml.", rich_help_panel="Own scans"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Where --guess writes.", show_default="stdout", rich_help_panel="Own scans"
+        ),
     ] = None,
     labels: Annotated[
         Literal["labels", "scribbles"], typer.Option("--labels", help="Labels to train with; all are evaluated.")
@@ -63,22 +82,27 @@ def prepare(
 
     Every file is checked on the way: truncated scans, labels of another scan, unknown class ids, NaN.
     """
+    if guess is not None or out is not None:
+        folder.write_guess(dataset, guess, out)
+        return
+    source = folder.source_of(dataset, root, config)
     if check:
         from ssl3d.data.datasets.registry import get_reader
         from ssl3d.data.datasets.source import ReadOptions
 
-        reader = get_reader(dataset)
+        reader = get_reader(dataset, source.config)
         reader.spec(classes)  # an unknown class list is an error here too
-        report = reader.check(root, ReadOptions(labels, allow_partial, version))
+        report = reader.check(source.root, ReadOptions(labels, allow_partial, version))
         draw_check(report)
         if report.ok:
             console.err().print("[green]complete[/]; to convert it:")
-            console.say("  " + options.command_line("prepare", dataset, "--root", root))
+            console.say("  " + options.command_line(*reader.command(source.root)[1:]))
         raise typer.Exit(0 if report.ok else 1)
     convert(
         dataset,
-        root,
-        name=name,
+        source.root,
+        config=source.config,
+        name=name or source.name,
         labels=labels,
         classes=classes,
         version=version,
@@ -179,6 +203,7 @@ def convert(
     dataset: str,
     root: Path,
     *,
+    config: str = "",
     name: str | None,
     labels: Literal["labels", "scribbles"],
     classes: str,
@@ -200,7 +225,7 @@ def convert(
         allow_partial=allow_partial,
         compress="lzf" if compress else None,
     )
-    result = run(space, dataset, root, params, name=name, jobs=jobs, progress=console.ConsoleProgress())
+    result = run(space, dataset, root, params, config=config, name=name, jobs=jobs, progress=console.ConsoleProgress())
     facts: dict[str, object] = {}
     for subset, counts in result.subsets().items():
         unlabelled = counts.scans - counts.labelled
