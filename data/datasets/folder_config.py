@@ -226,7 +226,7 @@ class FolderConfig(Part):
         first = {name: next(raw for raw, other in self.classes.items() if other == name) for name in names}
         learning = {raw: names.index(name) for raw, name in self.classes.items()}
         learning |= {raw: IGNORE for raw in hidden if 0 <= raw <= HIDDEN_ID}
-        colors = {str(raw): self.colors.get(name, _color(i)) for i, (name, raw) in enumerate(first.items())}
+        colors = {str(raw): self.colors.get(name, class_color(i)) for i, (name, raw) in enumerate(first.items())}
         return {
             "name": self.name,
             "title": self.title or self.name,
@@ -283,7 +283,7 @@ def _keys(place: tuple[int | str, ...]) -> list[str]:
     return list(kind.model_fields)
 
 
-def _color(index: int) -> RGB:
+def class_color(index: int) -> RGB:
     """Colors that differ: around the circle by the golden angle, in two brightnesses."""
     return _rgb((index * 0.618034) % 1.0, 0.95 if index % 2 == 0 else 0.65)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ssl3d.data.datasets.folder_config import FolderConfig, beside, matching
 from ssl3d.data.datasets.folder_files import cloud_options, cloud_source, label_source, wanted_columns
-from ssl3d.data.datasets.root import ARCHIVES, root_names
+from ssl3d.data.datasets.root import ARCHIVES, refuse_version, root_names
 from ssl3d.data.datasets.source import (
     CheckReport,
     Fields,
@@ -58,6 +58,7 @@ class Group:
 
 def survey(config: FolderConfig, text: str, root: Path, options: ReadOptions) -> Layout:
     """All clouds and all problems. See ``DatasetReader.survey``. ``text``: what the reader was made from."""
+    refuse_version(options, config.title or config.name)
     root_names(root)
     names = files_below(root)
     problems: list[Problem] = []
@@ -236,6 +237,18 @@ def _look(config: FolderConfig, root: Path, cloud: Cloud, group: Group, partial:
             group.problems.append(Problem("error", "a cloud has no poses", {"file": place}, hint))
         else:
             cloud.files["poses"] = pose
+
+
+def loose_unit(config: FolderConfig, path: Path) -> SourceUnit:
+    """One file as a unit, wherever it lies. Ssl3dError where it is not what the description says."""
+    file = SourceFile.find(path.absolute())
+    if file is None:
+        raise DataError("there is no such file", where={"file": path}, hint="check the path")
+    group = Group(_safe(path.stem), "test", [Cloud(path.name, _safe(path.stem), WHOLE, file)])
+    _look(config, path.absolute().parent, group.clouds[0], group, partial=True)
+    for problem in group.problems:
+        raise problem.as_error()
+    return _units(config, group)[0]
 
 
 def _find_labels(config: FolderConfig, root: Path, cloud: Cloud, group: Group, partial: bool) -> None:

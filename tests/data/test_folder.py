@@ -165,7 +165,8 @@ def test_kitti_like_frames_with_instances_poses_and_images(tmp_path: Path) -> No
     assert shards["points"].read("pose", 2)[0, 3] == 2.0
     assert shards["points"].read("origin", 2).tolist() == [0, 0, 0]  # the sensor stays where it is
     assert shards["cameras"].array("image").tolist() == ["a/cam/000101.jpg"]
-    assert reader.spec().sensor is not None and reader.spec().sensor.width == 512
+    sensor_spec = reader.spec().sensor
+    assert sensor_spec is not None and sensor_spec.width == 512
 
 
 def test_labels_beside_clouds_as_npy_and_text(tmp_path: Path) -> None:
