@@ -75,7 +75,7 @@ class Recipe:
 
     methods: tuple[str, ...] = ("mean_teacher",)
     backbone: str = "minkunet-micro"
-    steps: int = 400
+    steps: int = 800
     seeds: int = 5
     ema: float = 0.98
     common: tuple[str, ...] = (
