@@ -44,6 +44,7 @@ class ScanRef:
         unit, position: the shard that holds it, and which scan of the shard it is.
         labelled: the dataset has (full) labels for it, for evaluation.
         annotated: it has labels of the chosen set (all labels, or scribbles), which a split may show.
+        alias: what the dataset's own tools call its predictions, where that is not in ``scan_id``.
     """
 
     index: int
@@ -55,6 +56,7 @@ class ScanRef:
     num_points: int
     labelled: bool
     annotated: bool
+    alias: str = ""
 
 
 class PreparedDataset:
@@ -149,11 +151,13 @@ def scans_of(product: Product) -> list[ScanRef]:
     for unit in sorted(product.done):
         info = product.done[unit].info
         group, subset = info["group"], info["subset"]
-        rows = zip(info["scan_ids"], info["num_points"], info["labelled"], info["scribbled"], strict=True)
-        for position, (scan_id, points, labelled, scribbled) in enumerate(rows):
-            known = scribbled if scribbles and subset == "train" else labelled
+        rows = zip(
+            *(info[name] for name in ("scan_ids", "num_points", "labelled", "scribbled", "aliases")), strict=True
+        )
+        for position, (scan_id, points, labelled, scribbled, alias) in enumerate(rows):
+            known = bool(scribbled if scribbles and subset == "train" else labelled)
             found.append(
-                ScanRef(len(found), scan_id, group, subset, unit, position, points, bool(labelled), bool(known))
+                ScanRef(len(found), scan_id, group, subset, unit, position, points, bool(labelled), known, alias)
             )
     return found
 

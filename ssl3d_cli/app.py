@@ -23,6 +23,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "train": "Train a method, or go on with an unfinished run.",
         "eval": "Score runs over every original point, and report them side by side.",
         "predict": "Write predictions in the dataset's own format.",
+        "submit": "Check an archive before a benchmark's server does.",
     },
     "Look around": {
         "status": "Show what is cached, stale or missing, and why.",

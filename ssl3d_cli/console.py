@@ -12,12 +12,15 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
 from ssl3d.data.text import size_text as size_text
+
+if TYPE_CHECKING:
+    from ssl3d.data.datasets.source import Problem
 
 PLAIN_WIDTH = 120
 """Columns of output that is not a terminal (unless COLUMNS says otherwise): logs and pipes are wider than 80."""
@@ -110,6 +113,21 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """One warning line on stderr."""
     err().print(f"[yellow]warning[/] {escape(text)}")
+
+
+def problem(found: Problem) -> None:
+    """What is wrong with the user's files, where, and what to do about it."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    color = "red" if found.severity == "error" else "yellow"
+    paper = out()
+    paper.print(Text.assemble((f"{found.severity:8}", color), found.what))
+    lines = [f"{name}: {value}" for name, value in found.where.items()]
+    if lines:
+        paper.print(Padding(Text("\n".join(lines), style="dim", overflow="fold"), (0, 0, 0, 8)))
+    if found.hint:
+        paper.print(Padding(Text(found.hint, style="cyan"), (0, 0, 0, 8)))
 
 
 def error_panel(

@@ -37,7 +37,7 @@ class UnitInfo:
     """What ``convert_unit`` did; plain values, so that it goes into a journal as it is (``dataclasses.asdict``).
 
     Attributes:
-        scan_ids, num_points: per scan.
+        scan_ids, aliases, num_points: per scan; see ``SourceScan``.
         labelled, scribbled: per scan, whether it has labels, scribbles.
         class_counts: points per class (C) over all labels; ``ignored`` counts the labelled points that are 255.
         scribble_counts: points per class (C) over the scribbles; empty without.
@@ -52,6 +52,7 @@ class UnitInfo:
     group: str
     subset: str
     scan_ids: list[str]
+    aliases: list[str]
     num_points: list[int]
     labelled: list[bool]
     scribbled: list[bool]
@@ -133,6 +134,7 @@ class _Tally:
             group=unit.group,
             subset=unit.subset,
             scan_ids=[scan.scan_id for scan in unit.scans],
+            aliases=[scan.alias for scan in unit.scans],
             num_points=self._counts,
             labelled=[scan.labelled for scan in unit.scans],
             scribbled=[scan.scribbled for scan in unit.scans],

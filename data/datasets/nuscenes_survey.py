@@ -186,7 +186,9 @@ class VersionSurvey:
             files |= {"panoptic": panoptic} if panoptic else {}
         calibration = tables.calibrations[lidar.calibration]
         details = Details(lidar.token, calibration.mount, tables.ego[lidar.ego], tuple(self._cameras(frame)))
-        return SourceScan(scan_id, files, points.size // POINT_BYTES, "labels" in files, details=details)
+        return SourceScan(
+            scan_id, files, points.size // POINT_BYTES, "labels" in files, details=details, alias=lidar.token
+        )
 
     def _add_labels(self, files: dict[str, SourceFile], scan_id: str, name: str | None) -> None:
         if name is None:

@@ -77,6 +77,7 @@ class SourceScan(NamedTuple):
         num_points: None where only reading tells (text); such a scan is alone in its unit.
         labelled, scribbled: whether it has (all) labels, and scribbles.
         details: whatever else its reader needs: plain values, so that it can be sent to workers and hashed by ``repr``.
+        alias: what the dataset's own tools call its labels and predictions, where that is not in ``scan_id``.
     """
 
     scan_id: str
@@ -85,6 +86,7 @@ class SourceScan(NamedTuple):
     labelled: bool = False
     scribbled: bool = False
     details: Any = None
+    alias: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class SourceUnit:
 
     def signature(self) -> str:
         """Hash of the names, sizes and modification times of all files, and of everything else it says (32 hex)."""
-        scans = [(s.scan_id, _stamps(s.files), s.num_points, s.labelled, s.scribbled, s.details) for s in self.scans]
+        scans = [(*scan._replace(files={}), _stamps(scan.files)) for scan in self.scans]
         fields = (sorted(self.fields.columns.items()), sorted(self.fields.truths.items()))
         parts = (self.id, self.subset, self.label_set, _stamps(self.shared), self.details, fields, scans)
         return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()

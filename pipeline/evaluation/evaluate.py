@@ -132,7 +132,7 @@ def labeled_scans(dataset: PreparedDataset, subject: Subject, subset: str, progr
     if not labeled:
         raise UsageError(
             f"the {subset} scans of '{dataset.name}' have no labels: there is nothing to compare with",
-            hint="write predictions for the benchmark's server: ssl3d predict RUN --format semantickitti --out DIR",
+            hint="write predictions for the benchmark's server: ssl3d predict RUN --out DIR --submit FILE.zip",
         )
     if len(labeled) < len(scans):
         progress.say(f"{len(scans) - len(labeled)} of {len(scans)} {subset} scans have no labels and are left out")

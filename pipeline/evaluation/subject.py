@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from ssl3d.pipeline.evaluation.result import display_name
 from ssl3d.pipeline.files import digest_file
 from ssl3d.pipeline.machine import usable_cores
 from ssl3d.pipeline.progress import Progress
-from ssl3d.pipeline.workspace import ensure_numba_cache
+from ssl3d.pipeline.workspace import Workspace, ensure_numba_cache
 
 if TYPE_CHECKING:
     from ssl3d.models.backbones.base import Segmenter
@@ -39,6 +39,7 @@ class Subject:
         weights: which of its weights: its ``own``, or ``ema``, their average.
         split_hash: of the split that it was trained on; None: it saw all labels.
         passes: how it looks at a scan.
+        external: it began with weights from elsewhere.
     """
 
     run: str
@@ -56,6 +57,7 @@ class Subject:
     weights: Resolved = "own"
     split_hash: str | None = None
     passes: Passes = field(default_factory=Passes)
+    external: bool = False
 
     @property
     def name(self) -> str:
@@ -114,18 +116,26 @@ def subject_of(run: RunDirectory, weights: Weights = "auto", passes: Passes | No
         weights=resolved,
         split_hash=config.split.hash if config.split is not None else None,
         passes=passes or Passes(),
+        external=config.init_from is not None,
     )
 
 
-@contextmanager
 def predicting(
     dataset: PreparedDataset, subject: Subject, device: str, jobs: int, progress: Progress
+) -> AbstractContextManager[Predictor]:
+    """See ``predicting_in``."""
+    return predicting_in(dataset.handle.workspace, subject, device, jobs, progress)
+
+
+@contextmanager
+def predicting_in(
+    workspace: Workspace, subject: Subject, device: str, jobs: int, progress: Progress
 ) -> Iterator[Predictor]:
     """The predictor of ``subject``, with ``jobs`` threads for the network (0: all) while the block lasts.
 
     With more than one, or another device, a further thread reads ahead.
     """
-    ensure_numba_cache(dataset.handle.workspace)
+    ensure_numba_cache(workspace)
     import torch
 
     from ssl3d.pipeline.evaluation.predictor import Predictor

@@ -2,63 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ssl3d.data.atomic import DISK_FULL, write_whole
 from ssl3d.data.errors import UsageError
-from ssl3d.data.spec import SUBSETS, DatasetSpec
+from ssl3d.data.spec import SUBSETS
 from ssl3d.pipeline.dataset import PreparedDataset, ScanRef
 from ssl3d.pipeline.evaluation.subject import Subject, predicting
 from ssl3d.pipeline.files import read_json, write_json, writing
 from ssl3d.pipeline.progress import Progress, Silent
+from ssl3d.pipeline.submission.archive import pack
+from ssl3d.pipeline.submission.formats import HIDDEN, format_of
 
 MANIFEST = "ssl3d_predict.json"
 SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
-class PredictionFormat:
-    """How one scan is written.
-
-    Attributes:
-        path: scan -> path below the output folder.
-        encode: (n,) uint8 classes, spec -> the bytes of the file.
-        size: number of points -> number of bytes, by which a finished file is recognized.
-    """
-
-    path: Callable[[ScanRef], PurePosixPath]
-    encode: Callable[[npt.NDArray[np.uint8], DatasetSpec], bytes]
-    size: Callable[[int], int]
-
-
-def _kitti_path(scan: ScanRef) -> PurePosixPath:
-    return PurePosixPath("sequences", scan.group, "predictions", scan.scan_id.split("/")[1] + ".label")
-
-
-def _kitti_bytes(label: npt.NDArray[np.uint8], spec: DatasetSpec) -> bytes:
-    """uint32 little-endian original ids; merged classes are written as the static one."""
-    return spec.to_raw(label).astype("<u4").tobytes()
-
-
-FORMATS: dict[str, PredictionFormat] = {
-    "semantickitti": PredictionFormat(_kitti_path, _kitti_bytes, lambda points: 4 * points),
-}
-"""By the name typed after ``--format``."""
-
-
-@dataclass(frozen=True, slots=True)
 class PredictResult:
-    """What ``predict`` did: files written now, files kept from before, points in both, subsets covered."""
+    """What ``predict`` did: in which format, scans written now, scans kept from before, points in both, subsets."""
 
     out: Path
+    format: str
     written: int
     kept: int
     points: int
@@ -70,27 +40,29 @@ def predict(
     subject: Subject,
     out: Path,
     *,
-    format: str = "semantickitti",
+    format: str | None = None,
     subsets: Sequence[str] | None = None,
     device: str = "cpu",
     jobs: int = 1,
     progress: Progress | None = None,
     overwrite: bool = False,
+    submit: Path | None = None,
 ) -> PredictResult:
     """Writes a file for every scan of the subsets, each whole or not at all.
 
     Args:
         out: folder for the layout, outside the dataset. Files of the same checkpoint that it already holds are kept.
-        format: name in ``FORMATS``.
+        format: name in ``FORMATS``; None: the dataset's own.
         subsets: ``train``, ``val``, ``test``; None for ``val`` and ``test`` as far as they have scans.
         overwrite: replaces the predictions of another run or checkpoint.
+        submit: also packs everything into this zip.
 
     Raises:
         UsageError: unknown format, no such scans, ``out`` is inside the dataset or holds other predictions.
         DataError: the run was trained for other classes.
     """
     progress = progress or Silent()
-    writer = _format(format)
+    writer = format_of(format, dataset.spec)
     subject.check_classes(dataset)
     names, scans = _chosen(dataset, subsets)
     out = out.expanduser().absolute()
@@ -98,29 +70,37 @@ def predict(
     with dataset.handle.workspace.lock(f"predict-{subject.run}", progress), writing(out):
         files = {name: [writer.path(scan) for scan in scans if scan.subset == name] for name in names}
         with _usable(out):
-            _begin(out, _identity(dataset, subject, format), files, overwrite)
+            _begin(out, _identity(dataset, subject, writer.name), files, overwrite)
         kept = [scan for scan in scans if _finished(out / writer.path(scan), writer.size(scan.num_points))]
         done = {scan.index for scan in kept}
         pending = [scan for scan in scans if scan.index not in done]
         with progress.task(f"predict {subject.name}", total=len(scans), unit="scan") as task:
             task.advance(len(kept))
             if pending:
-                source = dataset.source()
+                ahead, source = dataset.source(), dataset.source()  # ahead is read by another thread
                 with predicting(dataset, subject, device, jobs, progress) as predictor:
-                    for scan, label in predictor.labels(pending, lambda scan: source.view(scan.index)):
-                        write_whole(out / writer.path(scan), writer.encode(label, dataset.spec))
+                    for scan, label in predictor.labels(pending, lambda scan: ahead.view(scan.index)):
+                        content = writer.encode(label, dataset.spec, partial(source.view, scan.index))
+                        write_whole(out / writer.path(scan), content)
                         task.advance()
-    return PredictResult(out, len(pending), len(kept), sum(scan.num_points for scan in scans), names)
+        further = writer.finish(out, scans, _uses(dataset, subject))
+        if submit is not None:
+            packed = [path for path in (*map(writer.path, scans), *further) if not path.parts[0].startswith(HIDDEN)]
+            with writing(submit.absolute().parent), progress.task("pack", total=len(packed), unit="file") as task:
+                pack(out, packed, submit, task)
+    return PredictResult(out, writer.name, len(pending), len(kept), sum(scan.num_points for scan in scans), names)
 
 
-def _format(name: str) -> PredictionFormat:
-    if name not in FORMATS:
-        near = get_close_matches(name, FORMATS, n=1)
-        raise UsageError(
-            f"there is no prediction format '{name}'",
-            hint=(f"did you mean '{near[0]}'? " if near else "") + f"Formats: {', '.join(FORMATS)}",
-        )
-    return FORMATS[name]
+def _uses(dataset: PreparedDataset, subject: Subject) -> dict[str, bool]:
+    """What the method was trained with, as submissions have to say it."""
+    from ssl3d.models.methods.registry import get_method
+
+    images = {"caption", "pair"} & set(get_method(subject.method).needs)
+    return {
+        "use_lidar": dataset.spec.sensor is not None,
+        "use_camera": bool(images),
+        "use_external": subject.external or "caption" in images,
+    }
 
 
 def _chosen(dataset: PreparedDataset, subsets: Sequence[str] | None) -> tuple[tuple[str, ...], list[ScanRef]]:
@@ -215,8 +195,8 @@ def _whose(manifest: Mapping[str, Any]) -> str:
     return f"another run, checkpoint or weights ({', '.join(f'{name} {value!r}' for name, value in facts.items())})"
 
 
-def _finished(path: Path, size: int) -> bool:
+def _finished(path: Path, size: int | None) -> bool:
     try:
-        return path.stat().st_size == size
+        return path.stat().st_size == size or size is None
     except FileNotFoundError:
         return False

@@ -115,7 +115,7 @@ def evaluate(
     facts["took"] = console.time_text(time.monotonic() - start)
     best = max(results, key=lambda result: result.scores("nanmean").miou)
     these = [] if weights == "auto" else ["--weights", weights]
-    then = [options.command_line("predict", best.run, *these, "--format", "semantickitti", "--out", "predictions")]
+    then = [options.command_line("predict", best.run, *these, "--out", "predictions")]
     if text is None or out is not None or pictured:
         console.done(f"evaluated {len(results)} run{'s' * (len(results) > 1)} on {subset}", facts, then=then)
 

@@ -11,7 +11,7 @@ import typer
 from ssl3d.cli import console, folder, options
 
 if TYPE_CHECKING:
-    from ssl3d.data.datasets.source import CheckReport, GroupReport, Problem
+    from ssl3d.data.datasets.source import CheckReport, GroupReport
 
 EPILOG = """\
 [bold]Example[/]
@@ -127,7 +127,7 @@ def draw_check(report: CheckReport) -> None:
     paper = console.out()
     paper.print(console.table(columns, rows, title=f"{escape(report.dataset)} at {escape(str(report.root))}"))
     for problem in report.all_problems() if one_by_one else report.grouped():
-        _draw_problem(problem)
+        console.problem(problem)
 
 
 def _row(item: GroupReport) -> tuple[str, ...]:
@@ -180,20 +180,6 @@ def _rows_of_subsets(groups: Sequence[GroupReport]) -> list[tuple[str, ...]]:
         state = _state(problems.count("error"), problems.count("warning"))
         rows.append((f"{len(members)} groups", subset, whole, *cells, state))
     return rows
-
-
-def _draw_problem(problem: Problem) -> None:
-    from rich.padding import Padding
-    from rich.text import Text
-
-    color = "red" if problem.severity == "error" else "yellow"
-    paper = console.out()
-    paper.print(Text.assemble((f"{problem.severity:8}", color), problem.what))
-    lines = [f"{name}: {value}" for name, value in problem.where.items()]
-    if lines:
-        paper.print(Padding(Text("\n".join(lines), style="dim", overflow="fold"), (0, 0, 0, 8)))
-    if problem.hint:
-        paper.print(Padding(Text(problem.hint, style="cyan"), (0, 0, 0, 8)))
 
 
 # ---------------------------------------------------------------- converting

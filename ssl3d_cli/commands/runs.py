@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ssl3d.cli import console, options
+from ssl3d.data.errors import Ssl3dError
 
 if TYPE_CHECKING:
     from ssl3d.pipeline.training.run import RunDirectory
@@ -24,9 +26,6 @@ EPILOG = """\
 RUN is the name, or a beginning or an ending that only one run has."""
 
 _COLORS = {"finished": "green", "running": "cyan", "failed": "red"}
-
-PROTOCOL = "semantickitti"
-"""The arithmetic of the mIoU in the list, which stands beside it: one for all, so that they compare."""
 
 app = typer.Typer(add_completion=False, invoke_without_command=True, epilog=EPILOG)
 
@@ -84,6 +83,7 @@ def summaries(space: Workspace) -> list[dict[str, Any]]:
 def summary(directory: RunDirectory) -> dict[str, Any]:
     """What the list shows of a run, JSON."""
     record, status = directory.record(), directory.status()
+    protocol = str((record.get("dataset") or {}).get("protocol", "nanmean"))
     return {
         "run": directory.name,
         "state": directory.state,
@@ -96,23 +96,26 @@ def summary(directory: RunDirectory) -> dict[str, Any]:
         "steps": status.get("steps", (record.get("train") or {}).get("steps")),
         "seconds": status.get("seconds"),
         "updated": status.get("updated", record.get("created")),
-        "protocol": PROTOCOL,
-        "miou": evaluations(directory),
+        "protocol": protocol,
+        "miou": evaluations(directory, protocol),
         "folder": str(directory.path),
     }
 
 
-def evaluations(directory: RunDirectory) -> dict[str, float]:
-    """Subset -> mIoU in percent under ``PROTOCOL``, of the evaluations kept in the run; ``val ema`` is that of the
-    averaged weights."""
+def evaluations(directory: RunDirectory, protocol: str) -> dict[str, float]:
+    """Subset -> mIoU in percent of the evaluations kept in the run; ``val ema`` is that of the averaged weights.
+
+    One that the protocol refuses is left out: `ssl3d eval` says why."""
     from ssl3d.pipeline.evaluation.result import EvalResult
 
     found = {}
     for path in sorted((directory.path / "eval").glob("*.json")):
         result = EvalResult.load(path)
         if result is not None:
-            name = result.subset if result.weights == "own" else f"{result.subset} {result.weights}"
-            found[name] = 100 * result.scores(PROTOCOL).miou
+            weights = [] if result.weights == "own" else [result.weights]
+            augment = ["tta", *result.augment] if result.augment else []
+            with suppress(Ssl3dError):
+                found[" ".join([result.subset, *weights, *augment])] = 100 * result.scores(protocol).miou
     return found
 
 
@@ -124,6 +127,7 @@ def draw_runs(found: Sequence[Mapping[str, Any]]) -> None:
     from rich.markup import escape
 
     rows = []
+    protocols = list(dict.fromkeys(item["protocol"] for item in found))
     for item in found:
         color = _COLORS.get(item["state"], "yellow")
         miou = ", ".join(
@@ -134,7 +138,7 @@ def draw_runs(found: Sequence[Mapping[str, Any]]) -> None:
                 escape(item["run"]),
                 f"[{color}]{item['state']}[/]",
                 f"{item['step']}/{item['steps']}",
-                miou or "[dim]-[/]",
+                (miou + (f" {item['protocol']}" if len(protocols) > 1 else "")) if miou else "[dim]-[/]",
                 "" if item["seconds"] is None else console.time_text(item["seconds"]),
                 _age(item["updated"]),
             )
@@ -143,7 +147,7 @@ def draw_runs(found: Sequence[Mapping[str, Any]]) -> None:
         "run",
         "state",
         ("steps", "right"),
-        (f"mIoU ({PROTOCOL})", "right"),
+        (f"mIoU ({', '.join(protocols)})", "right"),
         ("took", "right"),
         "last",
     ]
@@ -186,7 +190,7 @@ def _facts(directory: RunDirectory, facts: Mapping[str, Any]) -> dict[str, str]:
     if facts["seconds"] is not None:
         shown["took"] = console.time_text(facts["seconds"])
     for subset, value in facts["miou"].items():
-        shown[f"mIoU, {subset} ({PROTOCOL})"] = f"{value:.2f}%"
+        shown[f"mIoU, {subset} ({facts['protocol']})"] = f"{value:.2f}%"
     if losses := status.get("losses"):
         shown["last losses"] = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
     command = directory.path / "command.txt"

@@ -41,7 +41,7 @@ def test_damaged_runs_are_listed_and_shown(damaged: Path, ssl3d) -> None:
         assert answer.code == 0, answer.err
     listed = json.loads(ssl3d("runs", "--json").out)
     assert {item["run"] for item in listed} == {"empty", "list", "types"}
-    assert {(item["state"], item["protocol"]) for item in listed} == {("new", "semantickitti")}
+    assert {(item["state"], item["protocol"]) for item in listed} == {("new", "nanmean")}
     answer = ssl3d("train", "--resume", "empty")
     assert answer.code == 1
     assert "unreadable" in answer.err and "Traceback" not in answer.err

@@ -1,0 +1,233 @@
+"""Predictions as the tools of each dataset read them: one file a scan, or one for a cloud that was cut into scans."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ssl3d.data.atomic import replacing, write_whole
+from ssl3d.data.errors import UsageError
+from ssl3d.data.scan import IGNORE, View
+from ssl3d.data.spec import DatasetSpec
+from ssl3d.data.text import nearest
+from ssl3d.pipeline.dataset import PreparedDataset, ScanRef
+from ssl3d.pipeline.submission.nuscenes import submission_json
+from ssl3d.pipeline.submission.rules import Expected
+from ssl3d.pipeline.submission.semantic3d import REDUCED
+
+Labels = npt.NDArray[np.uint8]
+_PAIR = np.dtype([("row", "<u4"), ("id", "u1")])
+HIDDEN = "."
+"""First letter of folders that hold what is needed to go on, and are no part of a submission."""
+_ROWS = 1 << 22
+"""Lines that are made at once."""
+
+
+class PredictionFormat(ABC):
+    """How predictions are written.
+
+    Class attributes:
+        name: as typed after ``--format``.
+        datasets: whose scans can be written so; () for any.
+        example: where the prediction of a scan lies, for people.
+    """
+
+    name: ClassVar[str]
+    datasets: ClassVar[tuple[str, ...]] = ()
+    example: ClassVar[str]
+
+    @abstractmethod
+    def path(self, scan: ScanRef) -> PurePosixPath:
+        """The file of a scan, below the output folder."""
+
+    def submitted(self, scan: ScanRef) -> PurePosixPath:
+        """The file that holds its predictions in a submission."""
+        return self.path(scan)
+
+    @abstractmethod
+    def encode(self, label: Labels, spec: DatasetSpec, view: Callable[[], View]) -> bytes:
+        """Its content.
+
+        Args:
+            label: (n,) uint8 classes, 255 where nothing is predicted.
+            view: reads the scan again, for formats that need more than labels.
+        """
+
+    def size(self, points: int) -> int | None:
+        """Bytes of a file, by which a finished one is recognized; None where its being there is enough."""
+        return None
+
+    def finish(self, out: Path, scans: Sequence[ScanRef], uses: Mapping[str, bool]) -> list[PurePosixPath]:
+        """What is written once all scans are there.
+
+        Args:
+            uses: what the method was trained with: ``use_camera``, ``use_lidar``, ``use_external`` ...
+
+        Returns:
+            Further files that belong to a submission.
+        """
+        return []
+
+
+class KittiFormat(PredictionFormat):
+    """SemanticKITTI, and datasets in its layout: uint32 original ids, merged classes as the static one."""
+
+    name = "semantickitti"
+    datasets = ("semantickitti", "semanticposs")
+    example = "sequences/SS/predictions/FFFFFF.label"
+
+    def path(self, scan: ScanRef) -> PurePosixPath:
+        return PurePosixPath("sequences", scan.group, "predictions", scan.scan_id.split("/")[1] + ".label")
+
+    def encode(self, label: Labels, spec: DatasetSpec, view: Callable[[], View]) -> bytes:
+        return spec.to_raw(label).astype("<u4").tobytes()
+
+    def size(self, points: int) -> int:
+        return 4 * points
+
+
+class NuScenesFormat(PredictionFormat):
+    """nuScenes: uint8, train ids from 1. Its evaluation takes no other: points without a prediction become the class
+    that most points of their scan have."""
+
+    name = "nuscenes"
+    datasets = ("nuscenes",)
+    example = "lidarseg/test/TOKEN_lidarseg.bin"
+
+    def path(self, scan: ScanRef) -> PurePosixPath:
+        return PurePosixPath("lidarseg", scan.subset, f"{scan.alias}_lidarseg.bin")
+
+    def encode(self, label: Labels, spec: DatasetSpec, view: Callable[[], View]) -> bytes:
+        counts = np.bincount(label[label != IGNORE], minlength=spec.num_classes)
+        return (np.where(label == IGNORE, counts.argmax(), label) + 1).astype(np.uint8).tobytes()
+
+    def size(self, points: int) -> int:
+        return points
+
+    def finish(self, out: Path, scans: Sequence[ScanRef], uses: Mapping[str, bool]) -> list[PurePosixPath]:
+        files = [PurePosixPath(subset, "submission.json") for subset in sorted({scan.subset for scan in scans})]
+        for file in files:
+            (out / file).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(out / file, submission_json(uses))
+        return files
+
+
+class ScanNetFormat(PredictionFormat):
+    """ScanNet: text, one NYU40 id a line and vertex; 0 where nothing is predicted."""
+
+    name = "scannet"
+    datasets = ("scannet",)
+    example = "SCAN.txt"
+
+    def path(self, scan: ScanRef) -> PurePosixPath:
+        return PurePosixPath(scan.scan_id.split("/")[-1] + ".txt")
+
+    def encode(self, label: Labels, spec: DatasetSpec, view: Callable[[], View]) -> bytes:
+        return as_lines(spec.to_raw(label))
+
+
+class Semantic3DFormat(PredictionFormat):
+    """Semantic3D: text, one id 1..8 a line, for every point of a cloud in its order, by the names of the submissions.
+
+    Tiles are kept as (row, id) in ``.tiles/`` until the cloud is complete."""
+
+    name = "semantic3d"
+    datasets = ("semantic3d",)
+    example = "sg27_10-reduced.labels"
+
+    def path(self, scan: ScanRef) -> PurePosixPath:
+        return PurePosixPath(f"{HIDDEN}tiles", f"{scan.scan_id}.bin")
+
+    def submitted(self, scan: ScanRef) -> PurePosixPath:
+        return PurePosixPath(REDUCED.get(scan.group, f"{scan.group}.labels"))
+
+    def encode(self, label: Labels, spec: DatasetSpec, view: Callable[[], View]) -> bytes:
+        rows = view().extras.get("source_row", np.arange(len(label)))
+        pairs = np.empty(len(label), _PAIR)
+        pairs["row"], pairs["id"] = rows, np.maximum(spec.to_raw(label), 1)
+        return pairs.tobytes()
+
+    def size(self, points: int) -> int:
+        return 5 * points
+
+    def finish(self, out: Path, scans: Sequence[ScanRef], uses: Mapping[str, bool]) -> list[PurePosixPath]:
+        clouds: dict[str, list[ScanRef]] = {}
+        for scan in scans:
+            clouds.setdefault(scan.group, []).append(scan)
+        files = []
+        for tiles in clouds.values():
+            file = self.submitted(tiles[0])
+            ids = np.zeros(sum(tile.num_points for tile in tiles), np.uint8)
+            for tile in tiles:
+                pairs = np.fromfile(out / self.path(tile), _PAIR)
+                ids[pairs["row"]] = pairs["id"]
+            with replacing(out / file) as temporary, temporary.open("wb") as stream:
+                for begin in range(0, len(ids), _ROWS):
+                    stream.write(as_lines(ids[begin : begin + _ROWS]))
+            files.append(file)
+        return files
+
+
+def as_lines(ids: npt.NDArray[np.integer]) -> bytes:
+    """Whole numbers of up to three digits, one a line."""
+    words = np.array([f"{number}\n".encode() for number in range(1000)])
+    lengths = np.array([len(f"{number}\n") for number in range(1000)])
+    wide = words[ids].view(np.uint8).reshape(len(ids), words.itemsize)
+    return bytes(wide[np.arange(words.itemsize) < lengths[ids][:, None]].tobytes())
+
+
+FORMATS: Mapping[str, PredictionFormat] = {
+    each.name: each for each in (KittiFormat(), NuScenesFormat(), ScanNetFormat(), Semantic3DFormat())
+}
+"""By the name typed after ``--format``."""
+
+
+def format_of(name: str | None, dataset: DatasetSpec) -> PredictionFormat:
+    """The format of that name, by default the dataset's own.
+
+    Raises:
+        UsageError: there is none, or scans of this dataset cannot be written so.
+    """
+    fitting = [each.name for each in FORMATS.values() if dataset.name in (each.datasets or (dataset.name,))]
+    own = next((each.name for each in FORMATS.values() if dataset.name in each.datasets), None)
+    chosen = name or own or (fitting[0] if fitting else None)
+    if chosen not in FORMATS:
+        near = nearest(chosen or "", FORMATS)
+        raise UsageError(
+            f"there is no prediction format '{chosen}'" if chosen else f"{dataset.title} has no format of its own",
+            hint=(f"did you mean '{near}'? " if near else "") + f"Formats: {', '.join(FORMATS)}",
+        )
+    if chosen not in fitting:
+        raise UsageError(
+            f"scans of {dataset.title} cannot be written in the format '{chosen}'",
+            hint=f"formats for it: {', '.join(fitting)}",
+        )
+    return FORMATS[chosen]
+
+
+def expected_files(dataset: PreparedDataset, subset: str) -> Expected:
+    """The files that a submission for a subset of a prepared dataset has, with the points of each.
+
+    Raises:
+        UsageError: the subset has no scans, or the dataset no format of its own.
+    """
+    scans = dataset.subset(subset)
+    if not scans:
+        raise UsageError(
+            f"the dataset '{dataset.name}' has no {subset} scans",
+            hint="--subset val, for what was predicted of validation scans",
+        )
+    points: dict[str, int | None] = {}
+    writer = format_of(None, dataset.spec)
+    for scan in scans:
+        file = str(writer.submitted(scan))
+        points[file] = (points.get(file) or 0) + scan.num_points
+    return Expected(points, f"the {len(scans)} {subset} scans of the prepared dataset '{dataset.name}'")
+
+
+__all__ = ["FORMATS", "HIDDEN", "PredictionFormat", "expected_files", "format_of"]
