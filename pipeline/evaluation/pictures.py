@@ -62,19 +62,40 @@ def scan_picture(
     confusion = Confusion(spec.num_classes)
     confusion.add(prediction, truth)
     scores = nanmean(confusion)
+    strips = 0 if spec.sensor is None else 3
+    height = 7.8 + 1.2 * strips  # inches
+    figure = Figure(figsize=(16, height), dpi=100, facecolor=_rgb(_BACKGROUND))
+    FigureCanvasAgg(figure)
+    _panels(figure, points, truth, prediction, spec)
+    verdict = "no labels to compare with"
+    if confusion.counts.sum():
+        right, miou = 100 * scores.overall_accuracy, 100 * scores.miou
+        verdict = f"{right:.1f}% of points right, mIoU {miou:.1f}% (nanmean, this scan alone)"
+    size = min(15, 15 * 110 / max(1, len(title)))
+    figure.text(0.015, 1 - 0.17 / height, title, color=_TEXT, fontsize=size, va="top")
+    figure.text(0.015, 1 - 0.48 / height, verdict, color=_DIM, fontsize=12, va="top")
+    _legend(figure, spec, truth, prediction, scores.iou)
+    return save_figure(figure, path)
+
+
+def _panels(
+    figure: Figure,
+    points: npt.NDArray[np.float32],
+    truth: npt.NDArray[np.uint8],
+    prediction: npt.NDArray[np.uint8],
+    spec: DatasetSpec,
+) -> None:
+    """Side by side from above, then a strip each as a spinning sensor sees it."""
     panels = {
         "truth": class_colors(truth, spec),
         "prediction": class_colors(prediction, spec),
         "errors": error_colors(truth, prediction),
     }
-    sensor, strips = spec.sensor, 0 if spec.sensor is None else len(panels)
-    height = 7.8 + 1.2 * strips  # inches
-    figure = Figure(figsize=(16, height), dpi=100, facecolor=_rgb(_BACKGROUND))
-    FigureCanvasAgg(figure)
+    sensor, height = spec.sensor, float(figure.get_figheight())
     grid = figure.add_gridspec(
-        1 + strips,
+        1 if sensor is None else 4,
         3,
-        height_ratios=[5, *[1.1] * strips],
+        height_ratios=None if sensor is None else [5, 1.1, 1.1, 1.1],
         left=0.015,
         right=0.985,
         top=1 - 0.9 / height,
@@ -82,7 +103,9 @@ def scan_picture(
         hspace=0.13,
         wspace=0.02,
     )
-    reach = _reach(points)
+    if sensor is None:
+        points = points - _middle(points)
+    reach = _reach(points, 1.0 if sensor is None else 10.0)
     errors_last = np.where(truth == IGNORE, 0, np.where(truth == prediction, 1, 2))
     for column, (name, colors) in enumerate(panels.items()):
         order = np.lexsort((points[:, 2], errors_last)) if name == "errors" else np.argsort(points[:, 2])
@@ -95,14 +118,6 @@ def scan_picture(
             image = range_colors(points, colors, sensor)
             strip.imshow(image, aspect="auto", interpolation="nearest")
             _frame(strip, f"{name}, range image ({image.shape[0]} x {image.shape[1]}, middle = ahead)")
-    verdict = "no labels to compare with"
-    if confusion.counts.sum():
-        right, miou = 100 * scores.overall_accuracy, 100 * scores.miou
-        verdict = f"{right:.1f}% of points right, mIoU {miou:.1f}% (nanmean, this scan alone)"
-    figure.text(0.015, 0.985, title, color=_TEXT, fontsize=min(15, 15 * 110 / max(1, len(title))), va="top")
-    figure.text(0.015, 0.958, verdict, color=_DIM, fontsize=12, va="top")
-    _legend(figure, spec, truth, prediction, scores.iou)
-    return save_figure(figure, path)
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
@@ -147,12 +162,19 @@ def range_colors(points: npt.NDArray[np.float32], colors: Colors, sensor: Sensor
     return image
 
 
-def _reach(points: npt.NDArray[np.float32]) -> float:
-    """Half side of the square that holds nearly all points, in steps of 10 m."""
+def _middle(points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(3,) of the box around the points that are somewhere."""
+    finite = points[np.isfinite(points).all(axis=1)]
+    middle = (finite.min(axis=0) + finite.max(axis=0)) / np.float32(2) if len(finite) else np.zeros(3, np.float32)
+    return middle.astype(np.float32)
+
+
+def _reach(points: npt.NDArray[np.float32], step: float) -> float:
+    """Half side of the square that holds nearly all points, in steps of so many meters."""
     distance = np.linalg.norm(points[:, :2], axis=1)
     distance = distance[np.isfinite(distance)]
     wanted = float(np.quantile(distance, 0.98)) if len(distance) else 0.0
-    return float(np.clip(10 * np.ceil(wanted / 10), 10, _TOP_REACH))
+    return float(np.clip(step * np.ceil(wanted / step), step, _TOP_REACH))
 
 
 def _frame(axes: Axes, title: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,16 @@ def test_a_picture_shows_truth_prediction_and_errors(tmp_path: Path) -> None:
     assert has(wrong, RED) and has(wrong, car) and not has(wrong, GREEN)
     width, height = Image.open(wrong).size
     assert width >= 1500 and height >= 1000
+
+
+def test_without_a_sensor_there_is_no_range_image_and_the_scan_is_in_the_middle(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    points = rng.uniform((200, 300, 0), (206, 304, 2), (4000, 3)).astype(np.float32)
+    truth = np.where(points[:, 0] > 203, 8, 12).astype(np.uint8)
+    room = scan_picture(points, truth, truth, replace(SPEC, sensor=None), tmp_path / "room.png", title="room")
+    width, height = Image.open(room).size
+    assert width >= 1500 and height < 900
+    assert has(room, tuple(SPEC.colors[8].tolist()), 3000) and has(room, GREEN, 3000)
 
 
 @pytest.mark.parametrize("count", [0, 1, 50])
