@@ -21,7 +21,7 @@ from ssl3d.data.synthetic.materials import (
     PAVING,
     ROOF,
 )
-from ssl3d.data.synthetic.raycast import MISS, Scene, cast, stuff_at
+from ssl3d.data.synthetic.raycast import MISS, Scene, Touch, cast, stuff_at
 from ssl3d.data.synthetic.rng import Word, cos_sin, mix, unit, value_noise
 
 FULL_WIDTH, FULL_HEIGHT = 1241, 376
@@ -117,6 +117,12 @@ def _color(scene: Scene, o: tuple, d: tuple, sun: tuple, key: Word) -> tuple[flo
     touch = cast(scene, o, d, 0.3, 250.0)
     if touch.solid == MISS:
         return _sky(d, key)
+    return shade(scene, touch, o, d, sun, key)
+
+
+@njit
+def shade(scene: Scene, touch: Touch, o: tuple, d: tuple, sun: tuple, key: Word) -> tuple[float, float, float]:
+    """(red, green, blue), 0 and about 1, of what the ray ``o + t d`` touches, seen from ``o``."""
     t = touch.t
     x, y, z = o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2]
     what = stuff_at(scene, touch, x, y, z)
@@ -193,7 +199,26 @@ def render(
     shift[1, 3] = -(p2[1, 3] - p2[1, 2] * p2[2, 3]) / p2[1, 1]
     shift[2, 3] = -p2[2, 3]
     camera = matmul(pose, matmul(rigid_inverse(calibration.tr), shift))
-    out = np.zeros((calibration.height, calibration.width, 3), np.uint8)
+    return picture(scene, camera, lens, (calibration.width, calibration.height), sun, key, samples)
+
+
+def picture(
+    scene: Scene,
+    camera: npt.NDArray[np.float64],
+    lens: npt.NDArray[np.float64],
+    size: tuple[int, int],
+    sun: tuple[float, float, float],
+    key: int,
+    samples: int = 1,
+) -> npt.NDArray[np.uint8]:
+    """What a pinhole sees, (height, width, 3) uint8 RGB.
+
+    Args:
+        camera: (4, 4) camera (x right, y down, z ahead) to world.
+        lens: (4,) fx, fy, cx, cy in pixels; pixel (u, v) covers [u, u+1) x [v, v+1).
+        size: width, height.
+    """
+    out = np.zeros((size[1], size[0], 3), np.uint8)
     axes, position = np.ascontiguousarray(camera[:3, :3]), np.ascontiguousarray(camera[:3, 3])
     _render(scene, position, axes, lens, sun, np.uint64(key), samples, out)
     return out

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ssl3d.data.atomic import write_whole
 from ssl3d.data.synthetic.camera import make_calibration, matmul, render, rigid_inverse
+from ssl3d.data.synthetic.output import write_file
 from ssl3d.data.synthetic.presets import PRESETS, SequencePreset, StreetPreset
 from ssl3d.data.synthetic.rng import Rng
 from ssl3d.data.synthetic.sensor import make_beams, scan
@@ -47,12 +47,6 @@ def frame_files(out: Path, plan: StreetPreset, drive: SequencePreset, frame: int
         folder / "labels" / f"{name}.label" if drive.labels else None,
         folder / "image_2" / f"{name}.png" if frame % plan.image_every == 0 else None,
     )
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a file of the dataset, whole or not at all; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, content)
 
 
 @lru_cache(maxsize=1)
@@ -103,33 +97,21 @@ def write_tables(out: Path, preset: str, seed: int, sequence: str) -> None:
         write_file(folder / "poses.txt", "".join(_numbers(row) + "\n" for row in rows).encode())
 
 
-def write_frame(out: Path, preset: str, seed: int, sequence: str, frame: int) -> npt.NDArray[np.int64]:
-    """Generates what is missing of a frame; returns (MAX_LABEL,) points by raw id (zeros without labels)."""
+def write_frame(out: Path, preset: str, seed: int, sequence: str, frame: int) -> None:
+    """Generates the files of a frame."""
     plan, drive = PRESETS[preset], drive_of(preset, sequence)
     files = frame_files(out, plan, drive, frame)
-    if not files.finished():
-        world = world_of(preset, seed, sequence)
-        time = time_of(drive, frame)
-        scene, pose = world.scene(time), world.pose(time)
-        key = Rng(world.key, 50, frame)
-        if files.image is not None:
-            calibration = make_calibration(plan.image_scale)
-            picture = render(scene, pose, calibration, world.sun, key.child(2).key, plan.image_samples)
-            buffer = io.BytesIO()
-            Image.fromarray(picture).save(buffer, format="PNG")
-            write_file(files.image, buffer.getvalue())
-        points, labels = scan(scene, pose, make_beams(plan.beams), plan.steps, key.child(1).key)
-        if files.label is not None:
-            write_file(files.label, labels.astype("<u4").tobytes())
-        write_file(files.scan, points.astype("<f4").tobytes())
-    if files.label is None:
-        return np.zeros(MAX_LABEL, np.int64)
-    raw = np.fromfile(files.label, "<u4") & 0xFFFF
-    return np.bincount(raw, minlength=MAX_LABEL).astype(np.int64)
-
-
-def write_frames(
-    out: Path, preset: str, seed: int, sequence: str, frames: tuple[int, ...]
-) -> list[npt.NDArray[np.int64]]:
-    """Some frames of a sequence, in one process (its world is built once)."""
-    return [write_frame(out, preset, seed, sequence, frame) for frame in frames]
+    world = world_of(preset, seed, sequence)
+    time = time_of(drive, frame)
+    scene, pose = world.scene(time), world.pose(time)
+    key = Rng(world.key, 50, frame)
+    if files.image is not None:
+        calibration = make_calibration(plan.image_scale)
+        picture = render(scene, pose, calibration, world.sun, key.child(2).key, plan.image_samples)
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, format="PNG")
+        write_file(files.image, buffer.getvalue())
+    points, labels = scan(scene, pose, make_beams(plan.beams), plan.steps, key.child(1).key)
+    if files.label is not None:
+        write_file(files.label, labels.astype("<u4").tobytes())
+    write_file(files.scan, points.astype("<f4").tobytes())

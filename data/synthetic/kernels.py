@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-_SOURCES = ("rng", "materials", "intersect", "ground", "primitives", "raycast", "sensor", "camera")
+_SOURCES = ("rng", "materials", "intersect", "ground", "primitives", "raycast", "sensor", "camera", "rays")
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from numba import njit
 
 from ssl3d.data.synthetic.materials import CAR_PAINT, GLASS, GRASS, LASER, LEAF
-from ssl3d.data.synthetic.raycast import MISS, Scene, cast, stuff_at
+from ssl3d.data.synthetic.raycast import MISS, Scene, Touch, cast, stuff_at
 from ssl3d.data.synthetic.rng import Rng, Word, cos_sin, gauss, mix, unit
 
 SENSOR_HEIGHT = 1.73
@@ -55,6 +55,53 @@ def own_car(cos_azimuth: float, elevation: float, h: Word) -> bool:
     return elevation < limit + 0.02 * unit(h)
 
 
+class Echo(NamedTuple):
+    """What comes back of a ray: ``distance`` in meters, 0 when nothing does; ``value``: brightness, about 0..1."""
+
+    distance: float
+    value: float
+    label: np.int64
+    instance: np.int64
+
+
+@njit
+def echo(scene: Scene, o: tuple, d: tuple, touch: Touch, gain: float, noise: float, h: Word) -> Echo:
+    """The return of the ray ``o + t d`` from what it touches. ``noise``: of ranges, as a multiple of this sensor's."""
+    t = touch.t
+    what = stuff_at(scene, touch, o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2])
+    laser = LASER[what.material]
+    incidence = abs(touch.nx * d[0] + touch.ny * d[1] + touch.nz * d[2])
+    h = mix(h, np.uint64(1))
+    far = t / USUAL_RANGE
+    grazing = (1.0 - incidence) * (1.0 - incidence)
+    lost = laser[2] + laser[3] * grazing * grazing * min(1.0, 0.25 + t / 45.0)
+    lost += far * far * (0.75 - 0.9 * what.reflectance)
+    if what.material == CAR_PAINT and what.reflectance < 0.12:
+        lost += 0.22
+    label, instance = what.label, what.instance
+    if unit(h) < lost or (t > USUAL_RANGE and unit(mix(h, np.uint64(9))) > 0.03):
+        h = mix(h, np.uint64(2))
+        if what.material != GLASS or unit(h) > 0.07:
+            return Echo(0.0, 0.0, np.int64(0), np.int64(0))
+        h = mix(h, np.uint64(3))  # through the pane into a room, or a mirror image
+        label, instance = np.int64(1 if unit(h) < 0.15 else 0), np.int64(0)
+        h = mix(h, np.uint64(4))
+        t += 0.3 + 4.0 * unit(h)
+    h = mix(h, np.uint64(5))
+    spread = 0.014 + 0.0002 * t
+    if what.material == GRASS:
+        spread += 0.02
+    elif what.material == LEAF:
+        spread += 0.03
+    r = max(0.5, t + noise * spread * gauss(h))
+    h = mix(h, np.uint64(6))
+    value = what.reflectance * ((1.0 - laser[0]) + laser[0] * incidence)
+    value *= gain * (1.0 + laser[1] * gauss(h)) * (1.0 - 0.3 * min(1.0, far))
+    if value < 0.035:
+        value = 0.0
+    return Echo(r, value, label, instance)
+
+
 @njit(cache=True)
 def _scan(
     scene: Scene,
@@ -86,38 +133,10 @@ def _scan(
             touch = cast(scene, o, d, 0.9, MAX_RANGE)
             if touch.solid == MISS:
                 continue
-            t = touch.t
-            what = stuff_at(scene, touch, o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2])
-            laser = LASER[what.material]
-            incidence = abs(touch.nx * d[0] + touch.ny * d[1] + touch.nz * d[2])
-            h = mix(h, np.uint64(1))
-            far = t / USUAL_RANGE
-            grazing = (1.0 - incidence) * (1.0 - incidence)
-            lost = laser[2] + laser[3] * grazing * grazing * min(1.0, 0.25 + t / 45.0)
-            lost += far * far * (0.75 - 0.9 * what.reflectance)
-            if what.material == CAR_PAINT and what.reflectance < 0.12:
-                lost += 0.22
-            label, instance = what.label, what.instance
-            if unit(h) < lost or (t > USUAL_RANGE and unit(mix(h, np.uint64(9))) > 0.03):
-                h = mix(h, np.uint64(2))
-                if what.material != GLASS or unit(h) > 0.07:
-                    continue
-                h = mix(h, np.uint64(3))  # through the pane into a room, or a mirror image
-                label, instance = np.int64(1 if unit(h) < 0.15 else 0), np.int64(0)
-                h = mix(h, np.uint64(4))
-                t += 0.3 + 4.0 * unit(h)
-            h = mix(h, np.uint64(5))
-            spread = 0.014 + 0.0002 * t
-            if what.material == GRASS:
-                spread += 0.02
-            elif what.material == LEAF:
-                spread += 0.03
-            r = max(0.5, t + spread * gauss(h))
-            h = mix(h, np.uint64(6))
-            value = what.reflectance * ((1.0 - laser[0]) + laser[0] * incidence)
-            value *= beams.gain[b] * (1.0 + laser[1] * gauss(h)) * (1.0 - 0.3 * min(1.0, far))
-            if value < 0.035:
-                value = 0.0
+            back = echo(scene, o, d, touch, beams.gain[b], 1.0, h)
+            if back.distance == 0.0:
+                continue
+            r, value, label, instance = back.distance, back.value, back.label, back.instance
             if r > LABEL_RANGE:
                 label, instance = np.int64(0), np.int64(0)
             # coordinates to the millimeter and remission to the hundredth, as in the recordings

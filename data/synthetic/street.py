@@ -1,71 +1,40 @@
-"""``ssl3d synth street``: generated drives in the published layout of SemanticKITTI, with images.
+"""``ssl3d synth street``: generated drives in a published layout, with images.
 
-Every file is a function of (generator version, preset, seed, sequence, frame) alone: the same on any machine, with any
-number of processes, and however often the generation was killed and started again. (Of the images this holds for the
-pixels; how PNG packs them is up to the zlib at hand.)
+Every file is a function of (generator version, layout, preset, seed, its own name) alone: the same on any machine, with
+any number of processes, and however often the generation was killed and started again. (Of the images this holds for
+the pixels; how PNG and JPEG pack them is up to the libraries at hand.)
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
+from ssl3d.data.datasets.root import MANIFEST
+from ssl3d.data.errors import UsageError
+from ssl3d.data.synthetic.frames import lidar_poses
+from ssl3d.data.synthetic.layouts import LAYOUTS, layout_of
+from ssl3d.data.synthetic.layouts.base import StreetLayout, Unit
+from ssl3d.data.synthetic.output import claim, finish, in_workers, writing
+from ssl3d.data.synthetic.presets import PRESETS
 
-from ssl3d.data.datasets.kitti_root import MANIFEST
-from ssl3d.data.errors import DataError, Ssl3dError, UsageError
-from ssl3d.data.synthetic.frames import (
-    MAX_LABEL,
-    FrameFiles,
-    frame_files,
-    lidar_poses,
-    write_file,
-    write_frame,
-    write_frames,
-    write_tables,
-)
-from ssl3d.data.synthetic.presets import PRESETS, StreetPreset
-from ssl3d.data.workers import worker_pool
+__all__ = [
+    "GENERATOR_VERSION",
+    "LAYOUTS",
+    "MANIFEST",
+    "PRESETS",
+    "StreetSummary",
+    "generate_street",
+    "lidar_poses",
+    "planned_scans",
+]
 
-__all__ = ["GENERATOR_VERSION", "PRESETS", "StreetSummary", "generate_street", "lidar_poses", "planned_scans"]
-
-GENERATOR_VERSION = 1
-"""Raised whenever the same preset and seed give other bytes than before."""
-
-STARTED = "ssl3d_synth.partial.json"
-_BLOCK = 10
-
-_CLASSES: tuple[tuple[str, tuple[int, ...]], ...] = (
-    ("car", (10, 252)),
-    ("bicycle", (11,)),
-    ("motorcycle", (15,)),
-    ("truck", (18, 258)),
-    ("other-vehicle", (13, 16, 20, 256, 257, 259)),
-    ("person", (30, 254)),
-    ("bicyclist", (31, 253)),
-    ("motorcyclist", (32, 255)),
-    ("road", (40, 60)),
-    ("parking", (44,)),
-    ("sidewalk", (48,)),
-    ("other-ground", (49,)),
-    ("building", (50,)),
-    ("fence", (51,)),
-    ("vegetation", (70,)),
-    ("trunk", (71,)),
-    ("terrain", (72,)),
-    ("pole", (80,)),
-    ("traffic-sign", (81,)),
-    ("unlabeled", (0, 1, 52, 99)),
-)
+GENERATOR_VERSION = layout_of(LAYOUTS[0]).version
 
 
 @dataclass(frozen=True)
@@ -78,9 +47,9 @@ class StreetSummary:
     seconds: float
 
 
-def planned_scans(preset: str) -> int:
+def planned_scans(preset: str, layout: str = LAYOUTS[0]) -> int:
     """How often ``generate_street`` will call ``on_scan``."""
-    return sum(drive.scans for drive in _preset(preset).sequences)
+    return len(_writer(layout, preset).units(preset))
 
 
 def generate_street(
@@ -88,6 +57,7 @@ def generate_street(
     preset: str,
     seed: int,
     *,
+    layout: str = LAYOUTS[0],
     jobs: int = 1,
     on_scan: Callable[[], None] | None = None,
     overwrite: bool = False,
@@ -95,177 +65,94 @@ def generate_street(
     """Writes the streets of ``preset`` and ``seed`` under ``out``; finished files of an earlier call are kept.
 
     Args:
-        out: becomes a SemanticKITTI root (``out/sequences/NN/...``).
+        out: becomes the root of a dataset in this layout.
+        layout: one of ``LAYOUTS``.
         jobs: processes.
         on_scan: called in this process after each scan, also for those found finished.
         overwrite: replace what another preset, seed or generator version left in ``out``.
 
     Raises:
-        UsageError: unknown preset; ``out`` holds something else.
+        UsageError: unknown preset or layout; ``out`` holds something else.
         DataError: a file cannot be written.
     """
     start = time.monotonic()
-    plan, out = _preset(preset), Path(out)
-    try:
-        _claim(out, plan, seed, overwrite)
-        counts: dict[str, npt.NDArray[np.int64]] = {}
-        for sequence, found in _scans(out, plan, seed, jobs):
-            counts[sequence] = counts.get(sequence, np.zeros(MAX_LABEL, np.int64)) + found
-            if on_scan is not None:
-                on_scan()
-        _finish(out, plan, seed, counts)
-    except OSError as error:
-        raise DataError(
-            f"Cannot write the generated streets: {error.strerror or error}.",
-            where={"file": error.filename or out},
-            hint="Free some space or choose another --out; the same command then goes on where it stopped.",
-        ) from error
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    total = sum(counts.values(), np.zeros(MAX_LABEL, np.int64))
-    return StreetSummary(planned_scans(preset), _by_class(total), size, time.monotonic() - start)
-
-
-def _preset(name: str) -> StreetPreset:
-    if name not in PRESETS:
-        raise UsageError(f"There is no street preset {name!r}.", hint=f"Use one of: {', '.join(PRESETS)}.")
-    return PRESETS[name]
-
-
-def _by_class(counts: npt.NDArray[np.int64]) -> dict[str, int]:
-    return {name: int(sum(counts[raw] for raw in ids)) for name, ids in _CLASSES}
-
-
-def _all_files(out: Path, plan: StreetPreset) -> Iterator[FrameFiles]:
-    for drive in plan.sequences:
-        for frame in range(drive.scans):
-            yield frame_files(out, plan, drive, frame)
-
-
-def _identity(plan: StreetPreset, seed: int) -> dict[str, object]:
-    return {"generator": "street", "generator_version": GENERATOR_VERSION, "preset": plan.name, "seed": seed}
-
-
-def _claim(out: Path, plan: StreetPreset, seed: int, overwrite: bool) -> None:
-    """Makes sure that ``out`` is ours to write to, and notes there what it is going to hold."""
-    if out.exists() and not out.is_dir():
-        raise UsageError("The output is not a folder.", where={"file": out}, hint="Choose another --out.")
-    identity = _identity(plan, seed)
-    held = _held(out)
-    if held is None and (out / "sequences").is_dir() and any((out / "sequences").iterdir()):
-        raise UsageError(
-            "The output folder holds sequences that were not generated here.",
-            where={"file": out / "sequences"},
-            hint="Choose an empty --out.",
+    writer, out = _writer(layout, preset), Path(out)
+    units = writer.units(preset)
+    with writing(out, "streets"):
+        claim(
+            out,
+            _identity(writer, preset, seed),
+            "streets",
+            owned=writer.owned,
+            foreign=writer.foreign,
+            complete=lambda: all(writer.finished(out, preset, seed, unit) for unit in units),
+            overwrite=overwrite,
         )
-    if held is not None and any(held.get(key) != value for key, value in identity.items()):
-        if not overwrite:
-            raise UsageError(
-                f"The output folder holds other streets: preset {held.get('preset')}, seed {held.get('seed')}, "
-                f"generator version {held.get('generator_version')}.",
-                where={"file": out},
-                hint="Choose another --out, or add --overwrite to replace them.",
-            )
-        _remove_generated(out)
-    _remove_stale(out)
-    complete = (out / MANIFEST).exists() and all(files.finished() for files in _all_files(out, plan))
-    if not complete:
-        write_file(out / STARTED, (json.dumps(identity, indent=1) + "\n").encode())
-        (out / MANIFEST).unlink(missing_ok=True)
+        by_group: dict[str, Counter[str]] = {}
+        tasks = [(layout, out, preset, seed, block) for block in _blocks(units, writer.block)]
+        for counts in in_workers(_write_units, tasks, jobs):
+            for group, found in counts:
+                by_group.setdefault(group, Counter()).update(found)
+                if on_scan is not None:
+                    on_scan()
+        writer.write_tables(out, preset, seed)
+        if not (out / MANIFEST).exists():
+            finish(out, _manifest(writer, out, preset, seed, by_group))
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    total = sum(by_group.values(), Counter())
+    points = {name: total[name] for name in next(iter(by_group.values()))}
+    return StreetSummary(len(units), points, size, time.monotonic() - start)
 
 
-def _held(out: Path) -> dict[str, object] | None:
-    """The manifest of what ``out`` holds; None when nothing of ours, empty when unreadable."""
-    for name in (MANIFEST, STARTED):
-        if (out / name).exists():
-            try:
-                held = json.loads((out / name).read_text(encoding="utf-8"))
-            except ValueError:
-                return {}
-            return held if isinstance(held, dict) else {}
-    return None
+def _writer(layout: str, preset: str) -> StreetLayout:
+    if preset not in PRESETS:
+        raise UsageError(f"There is no street preset {preset!r}.", hint=f"Use one of: {', '.join(PRESETS)}.")
+    return layout_of(layout)
 
 
-def _remove_generated(out: Path) -> None:
-    """Removes the files this generator writes, and nothing else, from ``out``."""
-    for name in (MANIFEST, STARTED):
-        (out / name).unlink(missing_ok=True)
-    for sequence in (out / "sequences").glob("[0-9][0-9]"):
-        for pattern in ("velodyne/*.bin", "labels/*.label", "image_2/*.png", "calib.txt", "poses.txt", "times.txt"):
-            for path in sequence.glob(pattern):
-                path.unlink()
-        for folder in ("velodyne", "labels", "image_2", ""):
-            with suppress(OSError):  # holds something else, or is not there
-                (sequence / folder).rmdir()
+def _identity(writer: StreetLayout, preset: str, seed: int) -> dict[str, object]:
+    identity: dict[str, object] = {"generator": "street", "generator_version": writer.version}
+    if writer.name != LAYOUTS[0]:
+        identity["layout"] = writer.name
+    return {**identity, "preset": preset, "seed": seed}
 
 
-def _remove_stale(out: Path) -> None:
-    """Removes the temporary files of processes that are gone."""
-    for path in out.rglob(".*.tmp"):
-        number = path.name.split(".")[-2]
-        if number.isdigit() and not _alive(int(number)):
-            path.unlink(missing_ok=True)
+def _blocks(units: list[Unit], size: int) -> list[tuple[Unit, ...]]:
+    blocks = []
+    for _, members in groupby(units, key=lambda unit: unit.group):
+        group = tuple(members)
+        blocks += [group[k : k + size] for k in range(0, len(group), size)]
+    return blocks
 
 
-def _alive(pid: int) -> bool:
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _write_units(
+    layout: str, out: Path, preset: str, seed: int, units: tuple[Unit, ...]
+) -> list[tuple[str, dict[str, int]]]:
+    """Generates what is missing of some units of a group; (group, points by class) of each."""
+    writer = layout_of(layout)
+    if units[0].index == 0:
+        writer.write_group(out, preset, seed, units[0].group)
+    counts = []
+    for unit in units:
+        if not writer.finished(out, preset, seed, unit):
+            writer.write(out, preset, seed, unit)
+        counts.append((unit.group, dict(writer.count(out, preset, seed, unit))))
+    return counts
 
 
-def _scans(out: Path, plan: StreetPreset, seed: int, jobs: int) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
-    """(sequence, points by raw id) of scan after scan, in no particular order."""
-    blocks = [
-        (drive.name, tuple(range(first, min(first + _BLOCK, drive.scans))))
-        for drive in plan.sequences
-        for first in range(0, drive.scans, _BLOCK)
-    ]
-    if jobs <= 1:
-        for drive in plan.sequences:
-            write_tables(out, plan.name, seed, drive.name)
-            for frame in range(drive.scans):
-                yield drive.name, write_frame(out, plan.name, seed, drive.name, frame)
-        return
-    try:
-        with worker_pool(min(jobs, len(blocks))) as pool:
-            tables = [pool.submit(write_tables, out, plan.name, seed, drive.name) for drive in plan.sequences]
-            futures = {pool.submit(write_frames, out, plan.name, seed, name, frames): name for name, frames in blocks}
-            for future in as_completed(futures):
-                for counts in future.result():
-                    yield futures[future], counts
-            for table in tables:
-                table.result()
-    except BrokenProcessPool as error:
-        raise Ssl3dError(
-            "A worker process died (often: out of memory).",
-            hint="Run the same command again with a smaller --jobs: it goes on where it stopped.",
-        ) from error
-
-
-def _finish(out: Path, plan: StreetPreset, seed: int, counts: dict[str, npt.NDArray[np.int64]]) -> None:
-    """The manifest, last of all: who finds it finds a complete dataset."""
-    if (out / MANIFEST).exists():
-        return
+def _manifest(
+    writer: StreetLayout, out: Path, preset: str, seed: int, by_group: dict[str, Counter[str]]
+) -> dict[str, object]:
     digest = hashlib.sha256()
-    for files in _all_files(out, plan):
-        digest.update(files.scan.read_bytes())
-        if files.label is not None:
-            digest.update(files.label.read_bytes())
-    subsets: dict[str, list[str]] = {}
-    for drive in plan.sequences:
-        subsets.setdefault(drive.subset, []).append(drive.name)
-    manifest = {
-        **_identity(plan, seed),
+    for path in writer.payload(out, preset, seed):
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 24):
+                digest.update(chunk)
+    return {
+        **_identity(writer, preset, seed),
         "complete": True,
-        "scans_per_sequence": {drive.name: drive.scans for drive in plan.sequences},
-        "subsets": subsets,
-        "points_per_class": {name: _by_class(found) for name, found in sorted(counts.items())},
+        "scans_per_sequence": dict(Counter(unit.group for unit in writer.units(preset))),
+        "subsets": writer.subsets(preset),
+        "points_per_class": {group: dict(found) for group, found in sorted(by_group.items())},
         "sha256": digest.hexdigest(),
     }
-    write_file(out / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
-    (out / STARTED).unlink(missing_ok=True)
