@@ -67,6 +67,8 @@ class DatasetSpec:
         sensor: of a spinning LiDAR; None for other recordings, which have no range images.
         tail: names of classes with a content below ``tail_below`` (the others are head classes).
         official: name -> published lists of labelled scans by ratio in percent ("1", "10"); see ``data.official``.
+        defaults: ``key=value`` that training begins with on this dataset; keys that a method or backbone does not have
+            are left out.
         regimes: word after ``ssl3d split --regime`` -> ``scan`` (each scan by itself) or ``group`` (the sequence, scene
             or area that a scan belongs to).
         label_sets: words after ``ssl3d prepare --labels``: ``labels``, and where there are any, ``scribbles``.
@@ -88,6 +90,7 @@ class DatasetSpec:
     tail: tuple[str, ...]
     official: Mapping[str, ListFamily]
     regimes: Mapping[str, str]
+    defaults: tuple[str, ...] = ()
     label_sets: tuple[str, ...] = ("labels",)
     ignore: int = IGNORE
 
@@ -206,6 +209,7 @@ def _build(table: Mapping[str, Any], variant: str, chosen: Mapping[str, Any]) ->
         tail=tuple(name for name, share in zip(names, content, strict=True) if share < table.get("tail_below", 0)),
         official={family.name: family for family in list_families(table["name"]) if family.kind == "labels"},
         regimes=table.get("regimes", {"scan": "scan"}),
+        defaults=tuple(table.get("defaults", ())),
         label_sets=tuple(table.get("label_sets", ("labels",))),
     )
 

@@ -163,6 +163,7 @@ class FolderConfig(Part):
         classes: raw id -> name; ids of one name are one class, and classes are in order of their first id here.
         ignored: raw id -> name of what is never trained on and never scored.
         colors: class -> RGB.
+        defaults: ``key=value`` of ``ssl3d train --set`` that training begins with, e.g. ``backbone.voxel_size=0.5``.
     """
 
     file: str = ""
@@ -180,6 +181,7 @@ class FolderConfig(Part):
     subsets: Subsets = Subsets()
     sensor: Sensor | None = None
     tiles: Tiles = Tiles()
+    defaults: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _together(self) -> FolderConfig:
@@ -219,6 +221,13 @@ class FolderConfig(Part):
         """The root, absolute."""
         return Path(self.file).parent / Path(self.root).expanduser()
 
+    def _defaults(self) -> list[str]:
+        """What networks read of these clouds: what the columns give; outside of LiDARs no range is cut off."""
+        has = [name for name in ("color", "intensity", "normal") if getattr(self.columns, name)]
+        if self.sensor is not None:
+            return [f"backbone.features={','.join(['xyz', *has])}", *self.defaults]
+        return [f"backbone.features={','.join(['xyz_from_min', *has])}", "backbone.clip=null", *self.defaults]
+
     def spec_table(self) -> dict[str, Any]:
         """The dataset as ``parse_spec`` reads it; its subsets depend on the files that are there."""
         names = list(dict.fromkeys(self.classes.values()))
@@ -236,6 +245,7 @@ class FolderConfig(Part):
             "classes": {"single": {"names": names, "raw_ids": list(first.values()), "learning_map": learning}},
             "regimes": {"scan": "scan", "cloud" if self.clouds.group == "cloud" else "sequence": "group"},
             "splits": {},
+            "defaults": self._defaults(),
             **({"sensor": self.sensor.model_dump()} if self.sensor is not None else {}),
         }
 

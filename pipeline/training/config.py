@@ -263,8 +263,13 @@ def resolve(
     seed: int = 0,
     steps: int | None = None,
     overrides: Sequence[str] = (),
+    defaults: Sequence[str] = (),
 ) -> RunConfig:
     """The configuration of a command: defaults, then ``overrides`` (``key=value``, the last one counts).
+
+    Args:
+        defaults: of the dataset (``DatasetSpec.defaults``); keys that this method or backbone does not have are left
+            out.
 
     Raises:
         UsageError: unknown method, backbone or key (names the nearest), or a value that does not fit its key.
@@ -274,7 +279,7 @@ def resolve(
         overrides = [*overrides, f"train.steps={steps}"]
     if seed < 0:
         raise UsageError(f"the seed cannot be {seed}: it has to be a whole number, at least 0")
-    trees = table.read(overrides)
+    trees = table.read([*(item for item in defaults if item.partition("=")[0] in table.leaves), *overrides])
     built = {name: _build(model, trees.get(name, {}), name) for name, model in SECTIONS.items()}
     return _settled(
         RunConfig(

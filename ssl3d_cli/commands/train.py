@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssl3d.cli import console, options
-from ssl3d.data.errors import UsageError
+from ssl3d.data.errors import Ssl3dError, UsageError
 
 if TYPE_CHECKING:
     from ssl3d.pipeline.training.config import RunConfig
@@ -122,7 +122,8 @@ def train(
     overrides = list(settings or [])
     if _typed(ctx, "sparse_backend"):
         overrides.append(f"train.sparse_backend={sparse_backend}")
-    config = resolve(method, backbone=backbone, seed=seed, steps=steps, overrides=overrides)
+    defaults = defaults_of(workspace, dataset)
+    config = resolve(method, backbone=backbone, seed=seed, steps=steps, overrides=overrides, defaults=defaults)
     if list_keys:
         draw_keys(config)
         return
@@ -136,6 +137,17 @@ def train(
         jobs=jobs,
         device=device,
     )
+
+
+def defaults_of(workspace: Path, dataset: str | None) -> tuple[str, ...]:
+    """What training begins with on the dataset; nothing when there is none yet (which is an error later)."""
+    from ssl3d.pipeline.dataset import PreparedDataset
+
+    try:
+        space = options.open_workspace(workspace, create=False)
+        return PreparedDataset(space.dataset(dataset)).spec.defaults
+    except Ssl3dError:
+        return ()
 
 
 def _typed(ctx: typer.Context, name: str) -> bool:

@@ -153,3 +153,11 @@ def test_files_of_other_versions() -> None:
         RunConfig.from_dict({**value, "novelty": 1})
     with pytest.raises(UsageError, match="no method"):
         RunConfig.from_dict({**value, "method": "gone"})
+
+
+def test_what_a_dataset_begins_with_gives_way_to_what_is_typed() -> None:
+    defaults = ("backbone.voxel_size=0.02", "backbone.clip=null", "backbone.no_such_key=1")
+    shown = {row.key: row.value for row in resolve("supervised", backbone="minkunet18", defaults=defaults).describe()}
+    assert (shown["backbone.voxel_size"], shown["backbone.clip"]) == (0.02, None)
+    typed = resolve("supervised", backbone="minkunet18", defaults=defaults, overrides=["backbone.voxel_size=0.1"])
+    assert {row.key: row.value for row in typed.describe()}["backbone.voxel_size"] == 0.1
