@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from ssl3d.data.datasets.registry import get_reader
 from ssl3d.data.datasets.root import WrongRoot
 from ssl3d.data.datasets.semanticposs import SemanticPoss
 from ssl3d.data.datasets.source import ReadOptions
-from ssl3d.data.errors import DataError, UsageError
+from ssl3d.data.errors import DataError, Ssl3dError, UsageError
 from ssl3d.data.scan import IGNORE
 from ssl3d.data.spec import load_spec
 from ssl3d.data.store import ShardReader
+from ssl3d.data.synthetic.street import generate_street
 
 READER = SemanticPoss()
 SPEC = load_spec("semanticposs")
@@ -157,6 +159,32 @@ def test_files_are_paired_by_number_and_not_by_order(make_poss: Make) -> None:
     assert np.array_equal(READER.read_scan(layout.units[0], 0, SPEC).label, before)
     texts = [problem.what for problem in layout.warnings]
     assert any("1 files in labels/ belong to no scan" in text for text in texts) and any("gaps" in t for t in texts)
+
+
+def test_generated_streets(tmp_path: Path) -> None:
+    root = tmp_path / "street"
+    generate_street(root, preset="tiny", seed=0, layout="semanticposs")
+    manifest = json.loads((root / "ssl3d_synth.json").read_text())
+    layout = READER.discover(root)
+    assert layout.report.all_problems() == ()
+    assert {group.group: group.scans for group in layout.report.groups} == manifest["scans_per_sequence"]
+    for unit in layout.units:
+        out = {name: tmp_path / f"{unit.id}.{name}.h5" for name in unit.products()}
+        convert_unit(READER, unit, out, ConvertParams())
+        points, labels = ShardReader(out["points"]), ShardReader(out["labels"])
+        counts: Counter[str] = Counter()
+        for i, scan in enumerate(unit.scans):
+            words = np.fromfile(scan.files["labels"].path, "<u4")
+            rows = np.fromfile(scan.files["points"].path, "<f4").reshape(-1, 4)
+            assert np.array_equal(points.read("points", i), rows[:, :3])
+            assert np.array_equal(labels.read("label", i), SPEC.lut()[0][words & 0xFFFF])
+            assert np.array_equal(labels.read("instance", i), words >> 16)
+            columns = points.read("column", i).astype(np.float64)
+            azimuth = np.arctan2(rows[:, 1], rows[:, 0])  # columns run from behind over the left
+            apart = np.abs((np.pi - azimuth) % (2 * np.pi) * 1800 / (2 * np.pi) - columns - 0.5)
+            assert np.median(np.minimum(apart, 1800 - apart)) < 1
+            counts += Counter(SPEC.raw_names[int(raw)] for raw in words & 0xFFFF)
+        assert counts == Counter({name: n for name, n in manifest["points_per_class"][unit.group].items() if n})
 
 
 # ------------------------------------------------------------------------------------------------------------ mistakes
@@ -317,3 +345,31 @@ def test_generated_data_states_how_much_it_is(make_poss: Make) -> None:
     assert READER.check(root).all_problems() == ()
     (root / "sequences/00/velodyne/000001.bin").unlink()
     assert "another number of scans than it should" in error_of(root)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_damage_is_anything_but_an_error_with_a_name(make_poss: Make, seed: int) -> None:
+    """Cut, scribbled over, swapped, emptied, removed: an error of ours or a scan, and never something else."""
+    root = make_poss()
+    rng = np.random.default_rng(seed)
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    failed = 0
+    for _ in range(25):
+        file, other = (files[int(k)] for k in rng.choice(len(files), 2, replace=False))
+        content = file.read_bytes()
+        at, kind = int(rng.integers(len(content))), int(rng.integers(5))
+        noise = rng.integers(0, 256, 6, dtype=np.uint8).tobytes()
+        file.write_bytes([content[:at], content[:at] + noise + content[at + 6 :], other.read_bytes(), b"", b""][kind])
+        if kind == 4:
+            file.unlink()
+        try:
+            for unit in READER.discover(root, PARTIAL).units:
+                for position, scan in enumerate(unit.scans):
+                    raw = READER.read_scan(unit, position, SPEC)
+                    assert len(raw.points) == scan.num_points and np.isfinite(raw.points).all()
+                    assert raw.label is None or len(raw.label) == len(raw.points)
+        except Ssl3dError as error:
+            assert error.where
+            failed += 1
+        file.write_bytes(content)
+    assert failed > 10
