@@ -278,7 +278,8 @@ def _same_vertices(twin: ScanMesh, mesh: ScanMesh) -> bool:
         return True
     if len(twin.points) != len(mesh.points):
         return False
-    far = np.logical_or.reduce(np.abs(twin.points - mesh.points) > _FAR, axis=1)
+    with np.errstate(all="ignore"):  # coordinates that are not finite are nowhere
+        far = np.logical_or.reduce(np.abs(twin.points - mesh.points) > _FAR, axis=1)
     return int(np.count_nonzero(far)) <= _MANY * len(far)
 
 

@@ -175,7 +175,7 @@ def _image_size(file: SourceFile) -> tuple[int, int]:
     try:
         with Image.open(file.path) as image:
             return image.size
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(
             "an image cannot be opened", where={"file": file.path}, hint="export the frames again"
         ) from error

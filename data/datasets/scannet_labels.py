@@ -89,7 +89,7 @@ def read_categories(file: SourceFile, digest: xxhash.xxh3_128 | None = None, *, 
     found: dict[str, int] = {}
     for number, line in enumerate(lines[1:], 2):
         cells = line.split("\t")
-        text = cells[value].strip() if value < len(cells) else ""
+        text = cells[value].strip() if max(key, value) < len(cells) else ""
         if not text.isdecimal() or int(text) > HIGHEST:
             raise DataError(
                 f"the category table has a row without a nyu40 id (0..{HIGHEST}): {text!r}",

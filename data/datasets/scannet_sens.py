@@ -26,6 +26,9 @@ _START, _CAMERAS, _FRAME = struct.Struct("<IQ"), struct.Struct("<64f2i4IfQ"), st
 _LONGEST_NAME = 1 << 12
 _COLOR_RAW, _COLOR_PNG, _COLOR_JPEG = range(3)
 _DEPTH_RAW, _DEPTH_ZLIB = range(2)
+_LARGEST_IMAGE = 1 << 15
+_BROKEN_IMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error)
+"""What Pillow raises."""
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
@@ -72,9 +75,14 @@ class SensIndex:
 
         try:
             with Image.open(io.BytesIO(content)) as image:
-                return np.array(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:  # the last for damaged PNG
+                pixels = np.array(image.convert("RGB"))
+        except _BROKEN_IMAGE as error:
             raise self._damaged("a color image is damaged", frame) from error
+        except Image.DecompressionBombError as error:
+            raise self._damaged("a color image is absurdly large", frame) from error
+        if pixels.shape != (height, width, 3):
+            raise self._damaged(f"a color image has {pixels.shape[1]} x {pixels.shape[0]} pixels", frame)
+        return pixels
 
     def read_depth(self, frame: int) -> npt.NDArray[np.uint16]:
         """(height, width) uint16, in units of 1 / ``depth_shift`` meters, 0 = none. DataError when it is damaged."""
@@ -173,8 +181,14 @@ def _read(reader: _Reader) -> SensIndex:
         reader.take(_CAMERAS.size, "its header")
     )
     matrices = np.array(numbers).reshape(4, 4, 4)
-    if count * _FRAME.size > file.size or color_kind not in range(3) or depth_kind not in range(3):
-        raise _damaged(file.path, f"its header is damaged, or it is truncated: {count} frames in {file.size} bytes")
+    if count * _FRAME.size > file.size:
+        raise _damaged(file.path, f"truncated, or its header is damaged: {count} frames in {file.size} bytes")
+    kinds, sizes = (color_kind in range(3), depth_kind in range(3)), (cw, ch, dw, dh)
+    lens = matrices[0][:3, :3]
+    if not all(kinds) or not all(0 < size <= _LARGEST_IMAGE for size in sizes):
+        raise _damaged(file.path, "its header is damaged", field="compression and size of images")
+    if not np.isfinite(lens).all() or lens[0, 0] <= 0 or lens[1, 1] <= 0:
+        raise _damaged(file.path, "its header is damaged", field="intrinsic matrix")
     poses, places = np.empty((count, 16)), np.empty((count, 2, 2), np.int64)
     for frame in range(count):
         *poses[frame], _, _, color, depth = _FRAME.unpack(reader.take(_FRAME.size, f"frame {frame} of {count}"))

@@ -522,3 +522,54 @@ def test_equal_problems_of_many_scans_are_one(root: Path) -> None:
     assert (
         problem.what.endswith("; in 3 scans") and problem.where["scans"] == "scene0191_00, scene0191_01, scene0191_02"
     )
+
+
+# ---------------------------------------------------------------- whatever happens to a file
+
+
+def damaged(content: bytes, rng: np.random.Generator) -> bytes:
+    """Truncated, overwritten, repeated, or with some bytes changed."""
+    at, size = int(rng.integers(len(content))), int(rng.integers(1, 30))
+    kind = int(rng.integers(5))
+    if kind == 0:
+        return content[:at]
+    if kind == 1:
+        return content[:at] + bytes(size) + content[at + size :]
+    if kind == 2:
+        return content[:at] + content[at + size :]
+    if kind == 3:
+        return content[:at] + content[at : at + size] + content[at:]
+    changed = bytearray(content)
+    for place in rng.integers(len(content), size=3):
+        changed[place] = int(rng.integers(256))
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        TABLE,
+        f"scans/{TRAIN}/{TRAIN}_vh_clean_2.ply",
+        f"scans/{TRAIN}/{TRAIN}_vh_clean_2.labels.ply",
+        f"scans/{TRAIN}/{TRAIN}_vh_clean_2.0.010000.segs.json",
+        f"scans/{TRAIN}/{TRAIN}.aggregation.json",
+        f"scans/{TRAIN}/{TRAIN}.txt",
+    ],
+)
+def test_damage_is_an_error_or_harmless_but_never_a_crash(root: Path, name: str) -> None:
+    shutil.rmtree(root / "scans" / VAL)
+    shutil.rmtree(root / "scans_test")
+    rng, file = np.random.default_rng(5), root / name
+    whole = file.read_bytes()
+    refused = 0
+    for _ in range(40):
+        file.write_bytes(damaged(whole, rng))
+        try:
+            scan = read(root)
+        except DataError as error:
+            assert error.where, error
+            refused += 1
+        else:
+            assert len(scan.points) == VERTICES and scan.label is not None and len(scan.label) == VERTICES
+            assert scan.edges is not None and (scan.edges.size == 0 or scan.edges.max() < VERTICES)
+    assert refused or name.endswith((".txt", ".tsv"))

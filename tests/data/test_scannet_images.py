@@ -234,3 +234,23 @@ def test_a_stream_without_a_single_good_pose(tmp_path: Path) -> None:
     assert file is not None
     frames = sens_frames(file, tmp_path)
     assert frames.cameras == [] and frames.lost == 3
+
+
+def test_damage_to_a_stream_is_an_error_or_harmless(root: Path) -> None:
+    sens = root / "scans_test" / SCAN / f"{SCAN}.sens"
+    whole = write_sens(sens, [pose(0), pose(1)], color_kind=1)
+    rng = np.random.default_rng(2)
+    refused = 0
+    for _ in range(80):
+        changed = bytearray(whole)
+        for place in rng.integers(len(whole), size=4):
+            changed[place] = int(rng.integers(256))
+        sens.write_bytes(changed[: int(rng.integers(len(whole))) if rng.random() < 0.2 else None])
+        try:
+            for camera in read(root).cameras:
+                assert read_reference(root, camera.image).shape == (HEIGHT, WIDTH, 3)
+                assert read_reference(root, camera.depth).shape == (HEIGHT, WIDTH)
+        except DataError as error:
+            assert sens.name in str(error), error
+            refused += 1
+    assert refused
