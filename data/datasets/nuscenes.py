@@ -87,7 +87,7 @@ def _choose(root: Path, wanted: str) -> list[str]:
             raise UsageError(
                 f"there is no version {wanted!r} in this folder",
                 where={"root": root},
-                hint=f"found: {', '.join(found)}",
+                hint=f"there is: {', '.join(found)}",
             )
         return [name]
     if len(found) > 1 and found != _TOGETHER:

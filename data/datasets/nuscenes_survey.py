@@ -249,7 +249,7 @@ class VersionSurvey:
         facts = {
             "labels": sum(scan.labelled for scan in scans),
             "instances": sum("panoptic" in scan.files for scan in scans),
-            "images": sum(len(scan.details.cameras) for scan in scans),
+            "images": sum(len(scan.details.cameras) == len(CAMERAS) for scan in scans),
         }
         expected = scene.stated if self.stated is None else self.stated.get(scene.name)
         return GroupReport(scene.name, subset, len(scans), expected, facts)
@@ -267,7 +267,7 @@ class VersionSurvey:
             self._add_partial(
                 f"{found.count} scans are missing that the tables name",
                 {"first missing": found.first},
-                self._renamed("samples", found.first) or f"{BLOBS}; {PARTIAL}",
+                self._renamed(found.first) or f"{BLOBS}; {PARTIAL}",
             )
         if found := met.get("truncated"):
             size = found.first.size
@@ -284,7 +284,7 @@ class VersionSurvey:
             what = f"{found.count} of {found.count + met['image'].count} images are missing, these views are left out"
             self._add("warning", what, {"first missing": found.first}, "unpack the rest of the blob archives")
 
-    def _renamed(self, name: str, missing: Path) -> str:
+    def _renamed(self, missing: Path) -> str:
         """What to do where a folder on the way to a file has a name in other case."""
         for parent in missing.relative_to(self.root).parents:
             above = self.root / parent.parent
@@ -314,7 +314,7 @@ class VersionSurvey:
             what = f"{len(files)} label files, but {records} records in lidarseg.json"
             where: dict[str, object] = {"folder": folder}
             where |= {"first missing": missing.first} if missing else {}
-            hint = self._renamed("lidarseg", folder / "x") or f"unpack {LABEL_ARCHIVE} into the root; {PARTIAL}"
+            hint = self._renamed(folder / "file") or f"unpack {LABEL_ARCHIVE} into the root; {PARTIAL}"
             if nested:
                 what, where = "the label files lie too deep", {"found": nested, "expected": folder}
                 hint = f"mv {nested} {folder}"

@@ -256,7 +256,15 @@ def _label_files(path: Path) -> dict[str, str] | None:
     if not path.exists():
         return None
     kinds: Kinds = {"sample_data_token": str, "filename": str}
-    return {row["sample_data_token"]: row["filename"] for row in read_records(path, kinds)}
+    return {row["sample_data_token"]: _below_root(row, path) for row in read_records(path, kinds)}
+
+
+def _below_root(row: Mapping[str, Any], path: Path) -> str:
+    name: str = row["filename"]
+    if name.startswith("/") or ".." in name.split("/"):
+        where = {"file": path, "field": "filename", "found": name}
+        raise DataError("a table names a file outside of the root", where=where, hint=METADATA)
+    return name
 
 
 def _frames(
@@ -279,7 +287,7 @@ def _frames(
         if row["is_key_frame"] and (channel == LIDAR or channel in CAMERAS):
             size = (int(row.get("width") or 0), int(row.get("height") or 0))
             frames.setdefault(row["sample_token"], {})[channel] = Recording(
-                token, row["ego_pose_token"], row["calibrated_sensor_token"], row["filename"], size
+                token, row["ego_pose_token"], row["calibrated_sensor_token"], _below_root(row, path), size
             )
     return frames, tuple(unlabelable)
 

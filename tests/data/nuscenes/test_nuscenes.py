@@ -53,8 +53,8 @@ def test_a_complete_folder(make_nuscenes: Make) -> None:
     assert report.all_problems() == ()
     rows = {g.group: (g.subset, g.scans, g.expected, dict(g.facts)) for g in report.groups}
     assert rows == {
-        "scene-0061": ("train", 3, 3, {"labels": 3, "instances": 0, "images": 18}),
-        "scene-0103": ("val", 2, 2, {"labels": 2, "instances": 0, "images": 12}),
+        "scene-0061": ("train", 3, 3, {"labels": 3, "instances": 0, "images": 3}),
+        "scene-0103": ("val", 2, 2, {"labels": 2, "instances": 0, "images": 2}),
     }
     layout = READER.discover(root)
     assert [(unit.id, unit.group, unit.subset, len(unit.scans)) for unit in layout.units] == [
@@ -63,6 +63,8 @@ def test_a_complete_folder(make_nuscenes: Make) -> None:
     ]
     assert layout.units[0].products() == ("points", "labels", "cameras") and layout.units[0].num_points == 153
     assert [scan.scan_id.partition("/")[0] for scan in layout.units[0].scans] == ["scene-0061"] * 3
+    tokens = [scan.alias for unit in layout.units for scan in unit.scans]
+    assert {f"{token}_lidarseg.bin" for token in tokens} == {p.name for p in root.rglob("*_lidarseg.bin")}
 
 
 def test_units_are_blocks_of_64_key_frames(make_nuscenes: Make) -> None:

@@ -233,6 +233,8 @@ def test_records_across_the_pieces_of_a_large_table(
         ("calibrated_sensor", "sensor_token", "00", "sensor.json does not have"),
         ("sample_data", "filename", None, "field: filename"),
         ("sample_data", "is_key_frame", 1, "field: is_key_frame"),
+        ("sample_data", "filename", "/tmp/a.bin", "outside of the root"),
+        ("lidarseg", "filename", "../a.bin", "outside of the root"),
         ("ego_pose", "rotation", [0, 0, 0, 2], "length 1"),
         ("ego_pose", "rotation", [1, 0, 0], "4 finite numbers"),
         ("ego_pose", "translation", [1, "x", 0], "3 finite numbers"),
