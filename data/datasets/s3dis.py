@@ -93,21 +93,20 @@ class S3dis(DatasetReader):
             _note_mended(notes, scan.files[name].path, parts[-1].mended)
             if not len(parts[-1].points):
                 notes[f"object without points ({name})"] = 1
-        points = np.concatenate([part.points for part in parts])
-        if not len(points):
+        lengths = [len(part.points) for part in parts]
+        if not sum(lengths):
             where = {"scan": scan.scan_id, "folder": Path(scan.files[names[0]].path).parent}
             raise DataError("the room has no points", where=where, hint="unpack the archive again")
-        low, high = _corners(points)
+        low, high = _corners(parts)
         if max(np.abs(low).max(), np.abs(high).max()) > _FAR:
             raise _far_away(scan, names, parts)
-        raw = RawScan((points - low).astype(np.float32), {"color": np.concatenate([part.color for part in parts])})
+        raw = RawScan(_relative(parts, low), {"color": np.concatenate([part.color for part in parts])})
         raw.origin, raw.notes = low, notes
         if scan.labelled:
-            lengths = [len(part.points) for part in parts]
             ids = np.repeat([class_of(name, spec.classes) for name in names], lengths)
             raw.label, raw.raw_counts = map_labels(ids, spec, scan.scan_id, scan.files[names[0]].path)
             raw.truths["instance"] = np.repeat(np.arange(1, len(names) + 1, dtype=np.uint32), lengths)
-            _compare(notes, scan, len(points), digest)
+            _compare(notes, scan, len(raw.points), digest)
         if unit.fields.pose:
             file = unit.shared["alignment"]
             angle = read_angles(file, read_bytes(file, digest))[scan.scan_id.partition("/")[2]]
@@ -128,13 +127,26 @@ def turned(angle: float, middle: F64) -> F64:
     return matrix
 
 
-def _corners(points: F64) -> tuple[F64, F64]:
-    """Lowest and highest corner of the finite points."""
-    low, high = points.min(axis=0), points.max(axis=0)
-    if not np.isfinite(low + high).all():
-        finite = points[np.logical_and.reduce(np.isfinite(points), axis=1)]
-        low, high = (finite.min(axis=0), finite.max(axis=0)) if len(finite) else (np.zeros(3), np.zeros(3))
-    return low, high
+def _corners(parts: list[TextRows]) -> tuple[F64, F64]:
+    """Lowest and highest corner of the finite points; the origin where there is none."""
+    lows, highs = [], []
+    for part in parts:
+        finite = part.points
+        if not np.isfinite(finite.sum()):
+            finite = finite[np.logical_and.reduce(np.isfinite(finite), axis=1)]
+        if len(finite):
+            lows.append(finite.min(axis=0))
+            highs.append(finite.max(axis=0))
+    return (np.min(lows, axis=0), np.max(highs, axis=0)) if lows else (np.zeros(3), np.zeros(3))
+
+
+def _relative(parts: list[TextRows], origin: F64) -> npt.NDArray[np.float32]:
+    """(n, 3) float32 of all parts, without a second copy of the float64 numbers."""
+    points, at = np.empty((sum(len(part.points) for part in parts), 3), np.float32), 0
+    for part in parts:
+        np.subtract(part.points, origin, out=points[at : at + len(part.points)], casting="same_kind")
+        at += len(part.points)
+    return points
 
 
 def _far_away(scan: SourceScan, names: list[str], parts: list[TextRows]) -> DataError:

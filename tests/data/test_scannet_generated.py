@@ -14,15 +14,14 @@ from ssl3d.data.datasets.scannet_frames import LOST
 from ssl3d.data.datasets.scannet_sens import read_reference
 from ssl3d.data.datasets.source import DatasetReader
 from ssl3d.data.store import ShardReader
-
-generate = pytest.importorskip("ssl3d.data.synthetic.rooms.generate")
+from ssl3d.data.synthetic.rooms.generate import generate_rooms
 
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     out = tmp_path_factory.mktemp("rooms")
     for layout in ("scannet", "s3dis"):
-        generate.generate_rooms(out / layout, "tiny", 3, layout=layout)
+        generate_rooms(out / layout, "tiny", 3, layout=layout)
     return {layout: out / layout for layout in ("scannet", "s3dis")}
 
 
