@@ -17,8 +17,8 @@ Array = npt.NDArray[Any]
 Table = dict[str, Array]
 """Columns by name, each (n,) or (n, c), in the machine's byte order."""
 
-ROWS = 1_000_000
-"""Rows of a block when the caller names no number."""
+ROWS = 1 << 17
+"""Rows of a block when the caller names no number: a few megabytes, which stay in the caches of a processor."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,9 +39,12 @@ class Hdf5Source(Source):
         keys = self.layout.keys(names)
         try:
             with h5py.File(self.path, "r", locking=False) as file:
-                for start in range(0, self.layout.count, chunk):
-                    arrays = {key: file[key][start : start + chunk] for key in keys}
-                    yield self.layout.table(names, arrays)
+                stored = [file[key].chunks[0] for key in keys if file[key].chunks]
+                step = max([chunk, *stored])  # a compressed chunk is decompressed as a whole
+                for start in range(0, self.layout.count, step):
+                    table = self.layout.table(names, {key: file[key][start : start + step] for key in keys})
+                    for top in range(0, min(step, self.layout.count - start), chunk):
+                        yield {name: values[top : top + chunk] for name, values in table.items()}
         except (OSError, RuntimeError, KeyError) as error:
             raise damaged(
                 self.path, f"a dataset is damaged: {error}", "copy it again", dataset=", ".join(keys)

@@ -163,13 +163,19 @@ def _no_column(source: Source, name: str) -> DataError:
 def _not_finite(columns: Mapping[str, Array]) -> dict[str, int]:
     """How many rows hold NaN or an infinity, of the columns that have any."""
     counts = {}
-    for name, values in columns.items():
-        if values.dtype.kind == "f":
-            good = np.isfinite(values)
-            bad = len(values) - int(np.count_nonzero(good if good.ndim == 1 else good.all(axis=1)))
-            if bad:
-                counts[name] = bad
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = [name for name, values in columns.items() if values.dtype.kind == "f" and _no_sum(values)]
+    for name in suspicious:
+        good = np.isfinite(columns[name])
+        bad = len(good) - int(np.count_nonzero(good if good.ndim == 1 else good.all(axis=1)))
+        if bad:
+            counts[name] = bad
     return counts
+
+
+def _no_sum(values: Array) -> bool:
+    """Whether the sum is NaN or infinite: so it is with every such number, and with very large ones."""
+    return not np.isfinite(values.sum())
 
 
 def _joined(parts: list[Cloud]) -> Cloud:
