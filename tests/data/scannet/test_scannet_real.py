@@ -14,7 +14,7 @@ from ssl3d.data.datasets.source import ReadOptions, SourceFile
 from ssl3d.data.errors import DataError
 from ssl3d.data.store import ShardReader
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "real"
+REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "real"
 READER = ScanNet()
 PARTIAL = ReadOptions(allow_partial=True)
 pytestmark = [
