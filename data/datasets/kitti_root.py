@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssl3d.data.datasets.root import MANIFEST as MANIFEST
 from ssl3d.data.datasets.root import RootShape, WrongRoot, folders_in, stated_counts
 from ssl3d.data.datasets.root import find_root as find
 from ssl3d.data.errors import DataError

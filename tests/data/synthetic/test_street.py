@@ -205,16 +205,16 @@ def test_wrong_preset_and_unwritable_place_are_clear_errors(tmp_path: Path) -> N
 def test_the_ordinary_reader_reads_them(streets: Path) -> None:
     reader = SemanticKitti()
     layout = reader.discover(streets)
-    assert [(unit.sequence, unit.subset, len(unit.frames)) for unit in layout.units] == [
+    assert [(unit.group, unit.subset, len(unit.scans)) for unit in layout.units] == [
         ("00", "train", 4),
         ("01", "train", 4),
         ("08", "val", 3),
         ("11", "test", 3),
     ]
-    scan = reader.read_scan(layout.units[0], 2)
+    scan = reader.read_scan(layout.units[0], 2, reader.spec())
     points, words = read(streets, "00", 2)
     np.testing.assert_array_equal(scan.points, points[:, :3])
-    np.testing.assert_array_equal(scan.moving, (words & 0xFFFF) >= 252)
+    np.testing.assert_array_equal(scan.truths["moving"], (words & 0xFFFF) >= 252)
     lidar = lidar_poses("tiny", 0, "00")
     np.testing.assert_allclose(scan.pose, np.linalg.inv(lidar[0]) @ lidar[2], atol=1e-6)
 
