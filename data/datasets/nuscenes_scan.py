@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,10 +50,10 @@ class Details(NamedTuple):
 
 
 def read(scan: SourceScan, spec: DatasetSpec, digest: xxhash.xxh3_128 | None) -> RawScan:
-    """The scan with ``intensity`` (n,) float32 as in the file, 0..255, and ``ring`` (n,) uint8, 0..31.
+    """The scan with ``intensity`` (n,) float32 0..1, the file's 0..255 divided by 255 (as Pointcept does), and ``ring``
+    (n,) uint8 0..31.
 
-    The frame is the lidar's: x right, y forward, z up. Networks that expect intensities within 0..1 divide by 255
-    (as Pointcept does); others subtract 18.742355 and divide by 22.04632. Returns from the car itself are kept.
+    The frame is the lidar's: x right, y forward, z up. Returns from the car itself are kept.
 
     Raises:
         DataError: a file changed, or is not what it should be.
@@ -62,7 +62,8 @@ def read(scan: SourceScan, spec: DatasetSpec, digest: xxhash.xxh3_128 | None) ->
     rows = read_binary(file, "<f4", digest, columns=5).view(_ROW).reshape(-1)
     # one strided copy of 12-byte items is twice as quick as [:, :3]
     points = np.ascontiguousarray(rows["xyz"]).view("<f4").reshape(-1, 3)
-    columns = {"intensity": np.ascontiguousarray(rows["intensity"]), "ring": _rings(rows["ring"], scan, file)}
+    intensity = (rows["intensity"] / np.float32(INTENSITY)).astype(np.float32)
+    columns: dict[str, npt.NDArray[Any]] = {"intensity": intensity, "ring": _rings(rows["ring"], scan, file)}
     details: Details = scan.details
     raw = RawScan(points, columns, pose=matrix(details.ego) @ matrix(details.mount), cameras=cameras(details))
     if (labels := scan.files.get("labels")) is not None:
@@ -73,8 +74,8 @@ def read(scan: SourceScan, spec: DatasetSpec, digest: xxhash.xxh3_128 | None) ->
         raw.truths["instance"] = _instances(panoptic, scan, len(points), digest)
     mend_points(raw, zero_is_none=False, measured=("intensity",))
     intensity = raw.columns["intensity"]
-    if len(intensity) and (intensity.min() < 0 or intensity.max() > INTENSITY):
-        raw.notes[_STRANGE] = int(np.count_nonzero((intensity < 0) | (intensity > INTENSITY)))
+    if len(intensity) and (intensity.min() < 0 or intensity.max() > 1):
+        raw.notes[_STRANGE] = int(np.count_nonzero((intensity < 0) | (intensity > 1)))
     return raw
 
 

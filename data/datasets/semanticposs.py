@@ -77,7 +77,8 @@ class SemanticPoss(DatasetReader):
     def read_scan(
         self, unit: SourceUnit, position: int, spec: DatasetSpec, digest: xxhash.xxh3_128 | None = None
     ) -> RawScan:
-        """The scan with ``intensity`` (n,) float32, 0..255, ``instance`` (n,) uint32, and, of its tag, its cell.
+        """The scan with ``intensity`` (n,) float32 0..1 (the file's 0..255 by 255), ``instance`` (n,) uint32, and, of its
+        tag, its cell.
 
         ``ring`` (n,) uint8, 0..39, and ``column`` (n,) uint16, 0..1799, are the row and column of each point in the
         range image of 40 x 1800: no two points of a scan share one, so nothing is lost by that image.
@@ -89,7 +90,7 @@ class SemanticPoss(DatasetReader):
         rows = read_binary(source.files["points"], "<f4", digest, columns=4).view(_ROW).reshape(-1)
         # one strided copy of 12-byte items is twice as quick as [:, :3]
         points = np.ascontiguousarray(rows["xyz"]).view("<f4").reshape(-1, 3)
-        scan = RawScan(points, {"intensity": np.ascontiguousarray(rows["intensity"])})
+        scan = RawScan(points, {"intensity": (rows["intensity"] / np.float32(255)).astype(np.float32)})
         if (file := source.files.get("labels")) is not None:
             words = read_binary(file, "<u4", digest)
             scan.label, scan.raw_counts = map_labels(words.view("<u2")[::2], spec, source.scan_id, file.path)
@@ -102,8 +103,8 @@ class SemanticPoss(DatasetReader):
             scan.columns["column"] = (cells % COLUMNS).astype(np.uint16)
         mend_points(scan, zero_is_none=False, measured=("intensity",))
         intensity = scan.columns["intensity"]
-        if len(intensity) and (intensity.min() < 0 or intensity.max() > 255):
-            scan.notes[_STRANGE] = int(np.count_nonzero((intensity < 0) | (intensity > 255)))
+        if len(intensity) and (intensity.min() < 0 or intensity.max() > 1):
+            scan.notes[_STRANGE] = int(np.count_nonzero((intensity < 0) | (intensity > 1)))
         return scan
 
 

@@ -55,7 +55,8 @@ def predict(
         format: name in ``FORMATS``; None: the dataset's own.
         subsets: ``train``, ``val``, ``test``; None for ``val`` and ``test`` as far as they have scans.
         overwrite: replaces the predictions of another run or checkpoint.
-        submit: also packs everything into this zip.
+        submit: also packs everything into this zip. It holds one subset, by default ``test``, or ``val`` where there
+            are no test scans.
 
     Raises:
         UsageError: unknown format, no such scans, ``out`` is inside the dataset or holds other predictions.
@@ -64,7 +65,7 @@ def predict(
     progress = progress or Silent()
     writer = format_of(format, dataset.spec)
     subject.check_classes(dataset)
-    names, scans = _chosen(dataset, subsets)
+    names, scans = _chosen(dataset, subsets if submit is None else _submitted(dataset, subsets))
     out = out.expanduser().absolute()
     _refuse_dataset(out, dataset)
     with dataset.handle.workspace.lock(f"predict-{subject.run}", progress), writing(out):
@@ -101,6 +102,15 @@ def _uses(dataset: PreparedDataset, subject: Subject) -> dict[str, bool]:
         "use_camera": bool(images),
         "use_external": subject.external or "caption" in images,
     }
+
+
+def _submitted(dataset: PreparedDataset, subsets: Sequence[str] | None) -> Sequence[str]:
+    """The one subset that a submission is of."""
+    if subsets is not None and len(subsets) > 1:
+        raise UsageError(
+            "a submission is of one subset", where={"--subset": ", ".join(subsets)}, hint="name one of them"
+        )
+    return subsets or ("test" if dataset.subset("test") else "val",)
 
 
 def _chosen(dataset: PreparedDataset, subsets: Sequence[str] | None) -> tuple[tuple[str, ...], list[ScanRef]]:

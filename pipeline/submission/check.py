@@ -61,8 +61,9 @@ def check_submission(
     with Archive(path) as archive:
         rules = _rules(archive, benchmark)
         measure = expected or rules.official()
-        problems = list(_names(archive, rules, measure))
-        problems += rules.layout(archive, measure)
+        problems = [*_names(archive, rules, measure), *rules.layout(archive, measure)]
+        if expected is not None:
+            problems += rules.beyond(archive, expected)
         found = Found()
         names = [name for name in archive.entries if name in measure.points or _unlisted(rules, measure, name)]
         with progress.task("check", total=len(names), unit="file") as task:

@@ -44,14 +44,13 @@ class NuScenesRules(Rules):
             )
             return
         subset = found[0]
-        if not expected.points:
-            count = sum(bool(_FILE.fullmatch(name)) for name in archive.entries)
-            if count != COUNTS[subset]:
-                yield Problem(
-                    "error",
-                    f"{count} prediction files; the {subset} scenes have {COUNTS[subset]} key frames",
-                    hint="predict all of them; --dataset NAME compares with a prepared dataset and names the missing",
-                )
+        count = sum(bool(_FILE.fullmatch(name)) for name in archive.entries)
+        if count != COUNTS[subset]:
+            yield Problem(
+                "warning" if expected.points else "error",
+                f"{count} prediction files; the {subset} scenes have {COUNTS[subset]} key frames",
+                hint="predict all of them; --dataset NAME compares with a prepared dataset and names the missing",
+            )
         yield from self._meta(archive, f"{subset}/submission.json")
 
     def _meta(self, archive: Archive, name: str) -> Iterator[Problem]:

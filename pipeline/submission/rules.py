@@ -57,6 +57,17 @@ class Rules(ABC):
         """Problems of names and folders, beside missing and unknown files."""
         return iter(())
 
+    def beyond(self, archive: Archive, expected: Expected) -> Iterator[Problem]:
+        """Warnings where a prepared dataset is not all that the server asks for."""
+        missing = [name for name in self.official().points if name not in expected.points]
+        if missing:
+            yield Problem(
+                "warning",
+                f"the server expects {len(self.official().points)} files: {self.official().source}",
+                {"compared with": expected.source, "not among them": missing[0]},
+                "prepare and predict the complete dataset before you hand in",
+            )
+
     @abstractmethod
     def content(self, entry: str, content: bytes, points: int | None) -> Iterator[tuple[str, str]]:
         """(kind of problem, detail) of one prediction file; a detail says what is wrong in this file.

@@ -122,7 +122,7 @@ def test_what_is_stored_is_what_was_written(make_poss: Make, tmp_path: Path) -> 
     for i, scan in enumerate(unit.scans):
         rows = np.fromfile(scan.files["points"].path, "<f4").reshape(-1, 4)
         assert np.array_equal(points.read("points", i), rows[:, :3])
-        assert np.array_equal(points.read("intensity", i), rows[:, 3]) and rows[:, 3].max() > 200
+        assert np.allclose(255 * points.read("intensity", i), rows[:, 3]) and rows[:, 3].max() > 200
         assert np.array_equal(labels.read("label", i), SPEC.lut()[0][words[i] & 0xFFFF])
         assert np.array_equal(labels.read("instance", i), words[i] >> 16)
         tag = np.fromfile(scan.files["tag"].path, np.bool_).reshape(40, 1800)

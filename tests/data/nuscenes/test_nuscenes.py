@@ -95,7 +95,7 @@ def test_what_is_stored_is_what_was_written(make_nuscenes: Make, tmp_path: Path)
         rows = np.fromfile(scan.files["points"].path, "<f4").reshape(-1, 5)
         raw = np.fromfile(scan.files["labels"].path, "u1")
         assert np.array_equal(points.read("points", i), rows[:, :3])
-        assert np.array_equal(points.read("intensity", i), rows[:, 3]) and rows[:, 3].max() > 200
+        assert np.allclose(255 * points.read("intensity", i), rows[:, 3]) and rows[:, 3].max() > 200
         assert points.read("ring", i).dtype == np.uint8 and np.array_equal(points.read("ring", i), rows[:, 4])
         assert np.array_equal(labels.read("label", i), table[raw])
         both = raw.astype(np.uint32) * 1000 + np.arange(len(raw)) % 3
@@ -177,7 +177,7 @@ def test_points_that_are_no_measurement_keep_their_place(make_nuscenes: Make) ->
     ids = np.fromfile(scan.files["labels"].path, "u1")
     assert raw.label is not None and raw.not_finite == 2 and raw.all_zero == 0
     assert not raw.points[[3, 7]].any() and raw.label[[3, 7]].tolist() == [IGNORE, IGNORE]
-    assert raw.columns["intensity"][7:9].tolist() == [0, 300] and raw.label[9] == SPEC.lut()[0][ids[9]]
+    assert np.allclose(255 * raw.columns["intensity"][7:9], [0, 300]) and raw.label[9] == SPEC.lut()[0][ids[9]]
     assert list(raw.notes.values()) == [1]
 
 
