@@ -77,8 +77,8 @@ class SemanticPoss(DatasetReader):
     def read_scan(
         self, unit: SourceUnit, position: int, spec: DatasetSpec, digest: xxhash.xxh3_128 | None = None
     ) -> RawScan:
-        """The scan with ``intensity`` (n,) float32 0..1 (the file's 0..255 by 255), ``instance`` (n,) uint32, and, of its
-        tag, its cell.
+        """The scan with ``intensity`` (n,) float32 0..1 (the file's by 255), ``instance`` (n,) uint32, and, of
+        its tag, its cell.
 
         ``ring`` (n,) uint8, 0..39, and ``column`` (n,) uint16, 0..1799, are the row and column of each point in the
         range image of 40 x 1800: no two points of a scan share one, so nothing is lost by that image.

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ssl3d.cli import console, options
+from ssl3d.cli.loose import predict_loose
+from ssl3d.data.errors import UsageError
+
+if TYPE_CHECKING:
+    from ssl3d.pipeline.dataset import PreparedDataset
 
 EPILOG = """\
 [bold]Example[/]
 
-  ssl3d predict RUN --format semantickitti --out predictions
-  ssl3d predict RUN --subset val --subset test --out predictions
+  ssl3d predict RUN --out predictions
+  ssl3d predict RUN --subset test --out predictions --submit ours.zip
+  ssl3d predict RUN scan.laz other.ply --out labelled
 
-Writes sequences/SS/predictions/FFFFFF.label with original ids, as the official tools read them, the validation \
-sequences too. Typed again, the command writes only what is missing."""
+Writes what the official tools read: sequences/SS/predictions/FFFFFF.label with original ids (semantickitti), \
+lidarseg/SUBSET/TOKEN_lidarseg.bin and submission.json (nuscenes), SCAN.txt (scannet), CLOUD.labels (semantic3d). \
+Validation scans too. Typed again, the command writes only what is missing."""
 
 app = typer.Typer(add_completion=False)
 
@@ -26,7 +33,27 @@ app = typer.Typer(add_completion=False)
 def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", autocompletion=options.complete_run, help="Its name.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to write; not inside the dataset.")],
-    form: Annotated[str, typer.Option("--format", metavar="semantickitti", help="The layout.")] = "semantickitti",
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help="Loose files to label; no dataset is needed.", show_default=False),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="What the columns of loose files are; see prepare folder."),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="semantickitti|nuscenes|scannet|semantic3d",
+            help="The layout.",
+            show_default="the dataset's own",
+        ),
+    ] = None,
+    submit: Annotated[
+        Path | None,
+        typer.Option("--submit", metavar="FILE.zip", help="Also pack it for the benchmark's server, and check that."),
+    ] = None,
     subsets: Annotated[
         list[str] | None,
         typer.Option(
@@ -59,9 +86,29 @@ def predict(
     space = options.open_workspace(workspace, create=False)
     directory = RunDirectory.open(space, run)
     subject = subject_of(directory, weights, Passes.parse(tta))
+    if files:
+        if submit is not None or subsets:
+            raise UsageError(
+                "--submit and --subset are for prepared datasets, not for loose files", hint="leave them out"
+            )
+        with options.sparse_backend(sparse_backend):
+            predict_loose(
+                space,
+                subject,
+                directory.config.data.name,
+                files,
+                out,
+                form=form,
+                config=config,
+                overwrite=overwrite,
+                device=options.resolve_device(device),
+                jobs=jobs,
+            )
+        return
     with options.sparse_backend(sparse_backend):
+        prepared = PreparedDataset(space.dataset(directory.config.data.name))
         result = write(
-            PreparedDataset(space.dataset(directory.config.data.name)),
+            prepared,
             subject,
             out,
             format=form,
@@ -70,12 +117,26 @@ def predict(
             jobs=jobs,
             progress=console.ConsoleProgress(),
             overwrite=overwrite,
+            submit=submit,
         )
     kept = f", {result.kept} were there already" if result.kept else ""
     points = f"{console.count_text(result.points)} points of {', '.join(result.subsets)}"
     facts = {
         "wrote": f"{result.written} files{kept}; {points}",
-        "where": result.out,
+        "where": f"{result.out} (format {result.format})",
         "took": console.time_text(time.monotonic() - start),
     }
     console.done(f"predicted with {subject.name}", facts)
+    if submit is not None:
+        check_packed(submit, result.format, prepared, result.subsets[0])
+
+
+def check_packed(path: Path, form: str, dataset: PreparedDataset, subset: str) -> None:
+    """Draws what the benchmark's server would say to the archive, for datasets that have one."""
+    from ssl3d.cli.commands.submit import draw
+    from ssl3d.pipeline.submission.check import BENCHMARKS, check_submission
+    from ssl3d.pipeline.submission.formats import expected_files
+
+    if form in BENCHMARKS and dataset.spec.name == form:
+        expected = expected_files(dataset, subset)
+        draw(check_submission(path, form, expected, progress=console.ConsoleProgress()))
