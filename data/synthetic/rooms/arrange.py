@@ -22,7 +22,7 @@ def workplace(room: Room) -> None:
     """A desk with its chair and what stands on it."""
     rng = room.rng
     width, depth = rng.uniform(1.2, 1.7), rng.uniform(0.62, 0.8)
-    frame = room.against(width, depth, 0.75, clear=0.75)
+    frame = room.against(width, depth, 0.75, clear=0.6, tries=100)
     if frame is None:
         return
     top = furniture.desk(room, frame, width, depth)
@@ -48,7 +48,7 @@ def cupboards(room: Room, kinds: dict[str, float], count: int) -> None:
             "nightstand": (0.45, 0.4, 0.55),
             "tv": (rng.uniform(1.2, 1.8), 0.42, rng.uniform(0.4, 0.6)),
         }[kind]
-        frame = room.against(width, depth, height, clear=0.45)
+        frame = room.against(width, depth, height, clear=0.4, tries=80)
         if frame is None:
             continue
         if kind in ("bookshelf", "shelf"):
@@ -69,17 +69,17 @@ def table_set(room: Room, name: str, width: float, depth: float, chair: str, mar
     rounded = rng.chance(0.2) and width < 1.6
     if rounded:
         width = depth = max(0.9, depth)
-    frame = room.inside(width, depth, margin)
+    frame = room.inside(width, depth, margin, tries=150)
     if frame is None:
         return
     height = rng.uniform(0.71, 0.77)
     furniture.table(room, frame, name, width, depth, height, rounded)
     corner = frame.shifted((0.0, -0.5 * depth, 0.0))
     objects.clutter(room, corner, 0.8 * width, 0.8 * depth, height, rng.integer(0, 4))
-    count = max(1, int(width / 0.7))
+    count = max(1, int(width / 0.62))
     for side in (1.0, -1.0):
         for k in range(count):
-            if rng.chance(0.15):
+            if rng.chance(0.1):
                 continue
             x = (k + 0.5) / count * width - 0.5 * width
             out = 0.5 * depth + rng.uniform(0.0, 0.35)

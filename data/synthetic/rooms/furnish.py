@@ -46,15 +46,15 @@ def make_room(key: int, kind: str, scale: float = 1.0) -> Room:
 def _office(room: Room) -> None:
     rng = room.rng
     structure.build_shell(room, 1, rng.integer(1, 2), rng.weighted({"carpet": 3.0, "tiles": 1.0, "plain": 1.0}))
-    for _ in range(rng.integer(1, 3)):
+    for _ in range(rng.integer(2, 4)):
         arrange.workplace(room)
-    arrange.cupboards(room, {"bookshelf": 3.0, "file cabinet": 2.5, "cabinet": 1.2, "shelf": 0.6}, rng.integer(1, 3))
+    arrange.cupboards(room, {"bookshelf": 3.0, "file cabinet": 2.5, "cabinet": 1.2, "shelf": 0.6}, rng.integer(2, 4))
     if rng.chance(0.65):
         objects.board(room, rng.uniform(1.2, 2.4))
     if rng.chance(0.3):
         arrange.sitting(room, "couch" if rng.chance(0.6) else "armchair")
-    if rng.chance(0.35):
-        arrange.table_set(room, "table", rng.uniform(0.9, 1.4), rng.uniform(0.8, 1.0), "chair", 0.55)
+    if rng.chance(0.6):
+        arrange.table_set(room, "table", rng.uniform(0.9, 1.4), rng.uniform(0.8, 1.0), "chair", 0.4)
     if rng.chance(0.5):
         objects.radiator(room)
     if rng.chance(0.12):
@@ -68,7 +68,7 @@ def _conference(room: Room) -> None:
     rng = room.rng
     structure.build_shell(room, 1, rng.integer(1, 3), "carpet" if rng.chance(0.8) else "parquet")
     long = max(room.width, room.depth)
-    arrange.table_set(room, "table", rng.uniform(0.42, 0.55) * long, rng.uniform(1.0, 1.4), "office chair", 0.8)
+    arrange.table_set(room, "table", rng.uniform(0.42, 0.55) * long, rng.uniform(1.0, 1.4), "office chair", 0.6)
     objects.board(room, rng.uniform(1.8, 3.0), dark=rng.chance(0.15))
     if rng.chance(0.6):
         frame = room.on_wall(1.3, 1.1, 1.9)
@@ -90,7 +90,7 @@ def _living(room: Room) -> None:
     if rng.chance(0.7):
         arrange.sitting(room, "armchair")
     arrange.cupboards(room, {"tv": 1.0}, 1 if rng.chance(0.75) else 0)
-    arrange.cupboards(room, {"bookshelf": 3.0, "cabinet": 1.5, "shelf": 0.5}, rng.integer(1, 2))
+    arrange.cupboards(room, {"bookshelf": 3.0, "cabinet": 1.5, "shelf": 0.5}, rng.integer(1, 3))
     if rng.chance(0.8):
         width, depth = rng.uniform(0.8, 1.2), rng.uniform(0.45, 0.65)
         frame = room.inside(width, depth, 0.3)
@@ -98,8 +98,8 @@ def _living(room: Room) -> None:
             height = rng.uniform(0.38, 0.48)
             furniture.table(room, frame, "coffee table", width, depth, height)
             objects.clutter(room, frame.shifted((0.0, -0.5 * depth, 0.0)), width, depth, height, rng.integer(1, 3))
-    if rng.chance(0.35):
-        arrange.table_set(room, "dining table", rng.uniform(1.2, 1.6), rng.uniform(0.8, 0.95), "chair", 0.55)
+    if rng.chance(0.6):
+        arrange.table_set(room, "dining table", rng.uniform(1.2, 1.6), rng.uniform(0.8, 0.95), "chair", 0.4)
     arrange.pictures(room, 1, 3)
     arrange.usual_things(room, bins=0.2, plants=0.6, clocks=0.25)
     if rng.chance(0.5):
@@ -117,7 +117,7 @@ def _bedroom(room: Room) -> None:
     if frame is not None:
         furniture.bed(room, frame, width, length)
     arrange.cupboards(room, {"nightstand": 1.0}, rng.integer(1, 2))
-    arrange.cupboards(room, {"dresser": 2.0, "wardrobe cabinet": 2.0, "bookshelf": 1.0}, rng.integer(1, 2))
+    arrange.cupboards(room, {"dresser": 2.0, "wardrobe cabinet": 2.0, "bookshelf": 1.0}, rng.integer(2, 3))
     if rng.chance(0.55):
         arrange.workplace(room)
     if rng.chance(0.3):
@@ -200,8 +200,8 @@ def _kitchen(room: Room) -> None:
         frame = room.against(0.6, 0.62, 0.88, clear=0.6)
         if frame is not None:
             furniture.appliance(room, frame, "dishwasher", (0.6, 0.58, 0.86), paint(METAL, rng.choice((WHITE, GRAY))))
-    if rng.chance(0.75):
-        arrange.table_set(room, "dining table", rng.uniform(0.9, 1.4), rng.uniform(0.75, 0.9), "chair", 0.5)
+    if rng.chance(0.9):
+        arrange.table_set(room, "dining table", rng.uniform(0.9, 1.4), rng.uniform(0.75, 0.9), "chair", 0.35)
     if rng.chance(0.25):
         frame = room.spot(0.25)
         if frame is not None:
@@ -274,8 +274,8 @@ def _classroom(room: Room) -> None:
     rng = room.rng
     structure.build_shell(room, 1, rng.integer(2, 3), "plain" if rng.chance(0.5) else "carpet")
     objects.board(room, rng.uniform(2.4, 3.2), dark=rng.chance(0.5))
-    for _ in range(rng.integer(3, 5)):
-        arrange.table_set(room, "table", rng.uniform(1.2, 1.6), rng.uniform(0.55, 0.8), "chair", 0.45)
+    for _ in range(rng.integer(4, 7)):
+        arrange.table_set(room, "table", rng.uniform(1.2, 1.6), rng.uniform(0.55, 0.8), "chair", 0.3)
     arrange.workplace(room)
     arrange.cupboards(room, {"bookshelf": 1.0, "cabinet": 1.0}, rng.integer(1, 2))
     arrange.pictures(room, 0, 3)

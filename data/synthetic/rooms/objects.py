@@ -54,7 +54,7 @@ def bathtub(room: Room, frame: Frame, width: float, depth: float) -> None:
     rng = room.rng
     b = room.thing("bathtub", frame.shifted((0.0, 0.5 * depth, 0.0)))
     basin(b, PORCELAIN, 0.5 * width, 0.5 * depth, rng.uniform(0.5, 0.58), 0.07)
-    if rng.chance(0.8):
+    if rng.chance(0.9):
         coat = paint(
             STRIPES if rng.chance(0.4) else FABRIC, rng.choice((WHITE, (0.55, 0.68, 0.75), (0.80, 0.70, 0.55)))
         )

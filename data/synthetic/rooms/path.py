@@ -55,7 +55,7 @@ def camera_poses(room: Room, count: int) -> npt.NDArray[np.float64]:
         (x0, y0), (x1, y1) = stops[i], stops[i + 1]
         position = (x0 + f * (x1 - x0), y0 + f * (y1 - y0), eye + rng.uniform(-0.08, 0.08))
         sway = cos_sin(nod + 2.0 * math.pi * wave * at)
-        pitch = -0.38 + 0.62 * sway[0] + rng.uniform(-0.06, 0.06)
+        pitch = -0.48 + 0.56 * sway[0] + rng.uniform(-0.06, 0.06)
         poses[k] = look(position, yaw + 2.0 * math.pi * laps * at + 0.25 * sway[1], pitch, rng.uniform(-0.06, 0.06))
     return poses
 

@@ -54,7 +54,7 @@ class RoomsPreset:
 PRESETS = {
     preset.name: preset
     for preset in (
-        RoomsPreset("tiny", 0.85, (4, 0, 2, 1), 24, 64, 0.06, 3, 81, 3, 2, 90, 0.06),
+        RoomsPreset("tiny", 0.85, (6, 0, 2, 1), 24, 64, 0.06, 3, 81, 3, 2, 90, 0.06),
         RoomsPreset("small", 1.0, (12, 0, 4, 2), 48, 120, 0.035, 6, 324, 4, 3, 300, 0.03),
         RoomsPreset("bench", 1.0, (24, 8, 16, 0), 90, 160, 0.025, 12, 324, 6, 3, 640, 0.017),
     )

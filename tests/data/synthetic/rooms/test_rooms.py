@@ -20,8 +20,8 @@ from ssl3d.data.synthetic.rooms.furnish import KINDS, make_room
 from ssl3d.data.synthetic.rooms.generate import GENERATOR_VERSION, generate_rooms, planned_rooms
 from ssl3d.data.synthetic.rooms.presets import PRESETS, s3dis_places, scannet_places
 
-SCANNET_SHA256 = "5d82dacd6dd5ba5d91ce4b9efa5268cb37f790a79461eeda76ec8bed98254e9f"
-S3DIS_SHA256 = "1c3e6033e40878cb701f15b9131004dd8294729675a6e9297cb4eed52e80e4a8"
+SCANNET_SHA256 = "c1cb99d65c55701c9ac730151b98cc4a55f11024f12078c6ccb1aa4c53d5d0f4"
+S3DIS_SHA256 = "4926ac3188ceb6dee11d6724760c521bc4cb7d9b68afea94496d1fecfba7ce7a"
 LISTS = Path(__file__).parents[4] / "data" / "datasets" / "lists"
 VERTEX = [("xyz", "<f4", 3), ("rgba", "u1", 4)]
 
