@@ -7,8 +7,7 @@ it is guessed from the file (``data.datasets.folder_guess``).
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,9 +99,12 @@ def predict_files(
             progress.task(f"predict {subject.name}", total=len(places), unit="file") as task,
         ):
             for file, place in places:
-                with _opened(file, config or known.config, known, out) as (reader, unit):
+                described, own_frame = _describe(file, config, known)
+                cloud = Folder(described.text())
+                cloud.own_frame = own_frame
+                with cloud.opened(loose_unit(described, file), cloud.spec(), out) as (reader, unit):
                     label = _label(predictor, reader, unit)
-                _write(file, place, config or known.config, label, known, len(subject.classes))
+                _write(file, place, described, label, known, len(subject.classes))
                 done.append(LooseFile(file, place, len(label), len(unit.scans)))
                 task.advance()
         write_json(out / LEGEND, _legend(subject, known))
@@ -147,39 +149,33 @@ def _known(workspace: Workspace, dataset: str, subject: Subject) -> _Known:
     return _Known(spec, FolderConfig.from_text(text) if text else None)
 
 
-@contextmanager
-def _opened(
-    file: Path, config: FolderConfig | None, known: _Known, folder: Path
-) -> Iterator[tuple[DatasetReader, SourceUnit]]:
-    """A file as a unit of one scan, or of the tiles of a large cloud, in the frame that the network has learnt."""
-    described = _of_file(file, config)
-    reader = Folder(described.text())
-    unit = loose_unit(described, file)
-    if config is not None:
-        reader.own_frame = config.sensor is not None or config.poses is not None
-    elif known.spec is not None:
-        reader.own_frame = known.spec.sensor is not None
-    else:
-        reader.own_frame = _is_near(described, file)
-    with reader.opened(unit, reader.spec(), folder) as pair:
-        yield pair
+def _describe(file: Path, config: FolderConfig | None, known: _Known) -> tuple[FolderConfig, bool]:
+    """The description of one file, without what lies beside it; and whether its points keep their frame.
 
-
-def _of_file(file: Path, config: FolderConfig | None) -> FolderConfig:
-    """The description of one file, without labels and whatever else lies beside it."""
-    if config is None:
-        config = describe_file(file)
-    clouds = config.clouds.model_copy(update={"files": (file.name,), "exclude": (), "group": "cloud"})
-    columns = config.columns.model_copy(update={"label": "", "instance": ""})
-    return FolderConfig(
-        name=config.name,
+    The description of the training data holds for files of the same kind.
+    """
+    trained = known.config
+    if config is None and trained is not None:
+        kinds = {Path(pattern).suffix.lower() for pattern in trained.clouds.files}
+        config = trained if file.suffix.lower() in kinds else None
+    found = describe_file(file) if config is None else config
+    clouds = found.clouds.model_copy(update={"files": (file.name,), "exclude": (), "group": "cloud"})
+    columns = found.columns.model_copy(update={"label": "", "instance": ""})
+    described = FolderConfig(
+        name=found.name,
         root=str(file.absolute().parent),
         clouds=clouds,
         columns=columns,
-        classes=config.classes,
-        sensor=config.sensor,
-        tiles=config.tiles,
+        classes=found.classes,
+        sensor=found.sensor,
+        tiles=found.tiles,
     )
+    frame = config or trained
+    if frame is not None:
+        return described, frame.sensor is not None or frame.poses is not None
+    if known.spec is not None:
+        return described, known.spec.sensor is not None
+    return described, _is_near(described, file)
 
 
 def _is_near(config: FolderConfig, file: Path) -> bool:
@@ -217,9 +213,8 @@ def _label(predictor: Predictor, reader: DatasetReader, unit: SourceUnit) -> Lab
     return label
 
 
-def _write(file: Path, place: Path, config: FolderConfig | None, label: Labels, known: _Known, classes: int) -> None:
+def _write(file: Path, place: Path, described: FolderConfig, label: Labels, known: _Known, classes: int) -> None:
     """The points as they are in the file, with labels and the colors of their classes."""
-    described = _of_file(file, config)
     source = cloud_source(described, str(file))
     axes = coordinate_columns(source, cloud_options(described))
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".ssl3d-") as folder:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ssl3d.data.datasets.folder_config import FolderConfig
+from ssl3d.data.datasets.folder_config import FolderConfig, parse_config
 from ssl3d.data.errors import DataError, UsageError
 from ssl3d.data.formats import read_cloud
+from ssl3d.data.scan import View
 from ssl3d.data.spec import load_spec
+from ssl3d.models.backbones.base import Segmenter
+from ssl3d.models.backbones.voxels import point_feature
 from ssl3d.pipeline.dataset import PreparedDataset
 from ssl3d.pipeline.evaluation.loose import LEGEND, LooseFile, predict_files
 from ssl3d.pipeline.evaluation.subject import Subject
+from ssl3d.pipeline.stages.prepare import prepare
+from ssl3d.pipeline.workspace import Workspace
 
 MakeSubject = Callable[..., Subject]
 Nearest = Callable[..., np.ndarray]
@@ -123,3 +128,50 @@ def test_damaged_files_leave_nothing_behind(
         run(prepared, make_subject(), tmp_path / "a.npy", out=tmp_path / "out")
     assert "a.npy" in str(caught.value.where["file"])
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_run_of_own_scans_knows_their_columns(
+    make_subject: MakeSubject, nearest_anchor: Nearest, tmp_path: Path
+) -> None:
+    """What was prepared says what the columns are, and what the written ids mean, without its files."""
+    root = tmp_path / "mine"
+    root.mkdir()
+    for number in range(2):
+        rows = np.column_stack([points_of(60, number) * 1000, np.arange(60) % 2 + 5])
+        np.savetxt(root / f"c{number}.csv", rows, delimiter=",", header="E,N,H,code", comments="", fmt="%.3f")
+    table = {
+        "name": "mine",
+        "root": str(root),
+        "clouds": {"files": ["c*.csv"], "scale": 0.001},
+        "columns": {"coordinates": ["E", "N", "H"], "label": "code"},
+        "classes": {str(raw): f"kind {raw}" for raw in range(5, 24)},
+    }
+    config = parse_config(table, tmp_path / "my.toml")
+    workspace = Workspace.open(tmp_path / "ws")
+    prepare(workspace, "folder", root, config=config.text(), name="mine")
+    dataset = PreparedDataset(workspace.dataset())
+    new = tmp_path / "new.csv"
+    (root / "c0.csv").rename(new)
+    (done,) = run(dataset, make_subject(classes=dataset.spec.classes), new, out=tmp_path / "out")
+    low = np.floor([*(points_of(60)[:, :2].min(0) + points_of(60)[:, :2].max(0)) / 2, points_of(60)[:, 2].min()])
+    expected = nearest_anchor(points_of(60) - low, 19) + 5  # seen from the middle of the cloud, written as codes
+    found = read_cloud(done.out)
+    assert np.abs(found.points - points_of(60) * 1000).max() < 0.001  # as they are in the file: millimeters
+    assert (found.columns["label"] == expected).mean() > 0.95  # the network sees voxels
+
+
+def test_a_feature_that_the_file_lacks_is_named(
+    prepared: PreparedDataset, make_subject: MakeSubject, make_segmenter: Callable[..., Segmenter], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "a.npy", points_of(30))
+
+    def chunks(view: View) -> Iterator[View]:
+        point_feature([view], "intensity")
+        yield view
+
+    segmenter = make_segmenter(classes=19)
+    segmenter.backbone.chunks = chunks  # type: ignore[method-assign]
+    subject = make_subject(load=lambda device: segmenter)
+    with pytest.raises(UsageError, match="'intensity', which this file does not have") as caught:
+        run(prepared, subject, tmp_path / "a.npy", out=tmp_path / "out")
+    assert "--config" in str(caught.value.hint)
