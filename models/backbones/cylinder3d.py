@@ -10,7 +10,6 @@ all of its kernels. ``geometry`` chooses; see ``KERNELS``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -30,11 +29,10 @@ from ssl3d.models.backbones.cylinder import (
     IgnoredVote,
     PointEncoder,
 )
-from ssl3d.models.backbones.sparse_levels import SparseUNet
+from ssl3d.models.backbones.sparse_levels import MakeNorm, SparseUNet
 from ssl3d.models.backbones.voxels import FEATURE_WIDTHS, Taps
 from ssl3d.models.config import Params
 from ssl3d.models.sparse import (
-    BatchNorm,
     Convolution,
     ConvolutionTranspose,
     CoordinateMapKey,
@@ -44,7 +42,6 @@ from ssl3d.models.sparse import (
 )
 
 Kernel = tuple[int, int, int]
-Norm = Callable[[int], BatchNorm]
 Geometry = Literal["intended", "first_key", "per_branch"]
 Sites = Literal["dilate", "floor"]
 Initialization = Literal["fan_in", "spconv1"]
@@ -180,7 +177,7 @@ class SharedConvolution(Convolution):
 class ActivatedConvolution(nn.Module):
     """Submanifold convolution, leaky ReLU, batch norm, in this order."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: Kernel, executed: Kernel, norm: Norm) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: Kernel, executed: Kernel, norm: MakeNorm) -> None:
         super().__init__()
         self.conv = SharedConvolution(inputs, outputs, kernel, executed)
         self.norm = norm(outputs)
@@ -196,7 +193,7 @@ class Branches(nn.Module):
     first half of a down block (its skip)."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernels: tuple[Kernel, Kernel, Kernel, Kernel], shared: bool, norm: Norm
+        self, inputs: int, outputs: int, kernels: tuple[Kernel, Kernel, Kernel, Kernel], shared: bool, norm: MakeNorm
     ) -> None:
         super().__init__()
         run = (kernels[0],) * 4 if shared else kernels
@@ -217,7 +214,7 @@ class Branches(nn.Module):
 class Down(nn.Module):
     """Two branches, which are the skip, and a strided convolution of it without norm or activation."""
 
-    def __init__(self, inputs: int, outputs: int, kernels: Kernels, pool: Convolution, norm: Norm) -> None:
+    def __init__(self, inputs: int, outputs: int, kernels: Kernels, pool: Convolution, norm: MakeNorm) -> None:
         super().__init__()
         self.branches = Branches(inputs, outputs, kernels.down, kernels.shared, norm)
         self.pool = pool
@@ -231,7 +228,7 @@ class Down(nn.Module):
 class Up(nn.Module):
     """A convolution at the coarse sites, a transposed one onto the sites of the skip, their sum, three convolutions."""
 
-    def __init__(self, inputs: int, outputs: int, kernels: Kernels, stride: Kernel, norm: Norm) -> None:
+    def __init__(self, inputs: int, outputs: int, kernels: Kernels, stride: Kernel, norm: MakeNorm) -> None:
         super().__init__()
         self.before = ActivatedConvolution(inputs, outputs, FULL, FULL, norm)
         self.unpool = ConvolutionTranspose(outputs, outputs, 3, stride)
@@ -253,7 +250,7 @@ class DimensionContext(nn.Module):
     Here the norm comes before the activation.
     """
 
-    def __init__(self, channels: int, kernels: Kernels, norm: Norm) -> None:
+    def __init__(self, channels: int, kernels: Kernels, norm: MakeNorm) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
             SharedConvolution(channels, channels, kernel, kernels.along[0] if kernels.shared else kernel)
@@ -290,21 +287,18 @@ class Cylinder3D(SparseUNet):
             params.in_channels, params.point_widths, params.compressed, params.bn_eps, params.bn_momentum
         )
         kernels, b = KERNELS[params.geometry], params.base_channels
-        self.context = Branches(params.compressed, b, kernels.context, kernels.shared, self._norm)
+        self.context = Branches(params.compressed, b, kernels.context, kernels.shared, self.norm)
         self.down1 = self._down(b, 2 * b, 1)
         self.down2 = self._down(2 * b, 4 * b, 2)
         self.down3 = self._down(4 * b, 8 * b, 3)
         self.down4 = self._down(8 * b, 16 * b, 4)
-        self.up1 = Up(16 * b, 16 * b, kernels, STRIDES[3], self._norm)
-        self.up2 = Up(16 * b, 8 * b, kernels, STRIDES[2], self._norm)
-        self.up3 = Up(8 * b, 4 * b, kernels, STRIDES[1], self._norm)
-        self.up4 = Up(4 * b, 2 * b, kernels, STRIDES[0], self._norm)
-        self.gates = DimensionContext(2 * b, kernels, self._norm)
+        self.up1 = Up(16 * b, 16 * b, kernels, STRIDES[3], self.norm)
+        self.up2 = Up(16 * b, 8 * b, kernels, STRIDES[2], self.norm)
+        self.up3 = Up(8 * b, 4 * b, kernels, STRIDES[1], self.norm)
+        self.up4 = Up(4 * b, 2 * b, kernels, STRIDES[0], self.norm)
+        self.gates = DimensionContext(2 * b, kernels, self.norm)
         self.out_channels = 4 * b
         self.apply(partial(initialize, rule=params.initialization))
-
-    def _norm(self, channels: int) -> BatchNorm:
-        return BatchNorm(channels, self.params.bn_eps, self.params.bn_momentum)
 
     def _down(self, inputs: int, outputs: int, level: int) -> Down:
         stride, grid = STRIDES[level - 1], self.params.grid
@@ -312,7 +306,7 @@ class Cylinder3D(SparseUNet):
             pool = Convolution(outputs, outputs, 3, stride, sites="reach", bounds=grid)
         else:
             pool = Convolution(outputs, outputs, 3, stride)
-        return Down(inputs, outputs, KERNELS[self.params.geometry], pool, self._norm)
+        return Down(inputs, outputs, KERNELS[self.params.geometry], pool, self.norm)
 
     def forward(self, inputs: CylinderInputs) -> Levels:
         manager, key = inputs.sites()

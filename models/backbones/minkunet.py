@@ -8,7 +8,6 @@ and clip range follow the MinkUNet of the LaserMix code.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -17,9 +16,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from ssl3d.models.backbones.base import Levels
-from ssl3d.models.backbones.sparse_levels import RowHead, SparseUNet
+from ssl3d.models.backbones.sparse_levels import MakeNorm, RowHead, SparseUNet
 from ssl3d.models.backbones.voxels import Taps, VoxelInputs, VoxelParams
-from ssl3d.models.sparse import BatchNorm, Convolution, ConvolutionTranspose, ReLU, SparseTensor, cat
+from ssl3d.models.sparse import Convolution, ConvolutionTranspose, ReLU, SparseTensor, cat
 
 Decoder = Literal["base", "A", "B", "C", "D", "34A", "34B"]
 Blocks = tuple[int, int, int, int, int, int, int, int]
@@ -86,7 +85,7 @@ class MinkUNetMicroParams(MinkUNetParams):
 class BasicBlock(nn.Module):
     """conv3, BN, ReLU, conv3, BN, + shortcut, ReLU. The shortcut is a 1x1 convolution with BN where widths differ."""
 
-    def __init__(self, inputs: int, outputs: int, norm: Callable[[int], BatchNorm]) -> None:
+    def __init__(self, inputs: int, outputs: int, norm: MakeNorm) -> None:
         super().__init__()
         self.conv1 = Convolution(inputs, outputs, 3)
         self.norm1 = norm(outputs)
@@ -129,33 +128,30 @@ class MinkUNet(SparseUNet):
 
         size = params.stem_kernel if params.stem == "conv5" else 3
         self.conv0p1s1 = Convolution(params.in_channels, stem, size)
-        self.bn0 = self._norm(stem)
+        self.bn0 = self.norm(stem)
         if params.stem == "double3":
             self.conv0bp1s1 = Convolution(stem, stem, 3)
-            self.bn0b = self._norm(stem)
-        self.conv1p1s2, self.bn1 = Convolution(stem, stem, 2, 2), self._norm(stem)
+            self.bn0b = self.norm(stem)
+        self.conv1p1s2, self.bn1 = Convolution(stem, stem, 2, 2), self.norm(stem)
         self.block1 = self._stage(stem, e1, n[0])
-        self.conv2p2s2, self.bn2 = Convolution(e1, e1, 2, 2), self._norm(e1)
+        self.conv2p2s2, self.bn2 = Convolution(e1, e1, 2, 2), self.norm(e1)
         self.block2 = self._stage(e1, e2, n[1])
-        self.conv3p4s2, self.bn3 = Convolution(e2, e2, 2, 2), self._norm(e2)
+        self.conv3p4s2, self.bn3 = Convolution(e2, e2, 2, 2), self.norm(e2)
         self.block3 = self._stage(e2, e3, n[2])
-        self.conv4p8s2, self.bn4 = Convolution(e3, e3, 2, 2), self._norm(e3)
+        self.conv4p8s2, self.bn4 = Convolution(e3, e3, 2, 2), self.norm(e3)
         self.block4 = self._stage(e3, e4, n[3])
-        self.convtr4p16s2, self.bntr4 = ConvolutionTranspose(e4, d1, 2, 2), self._norm(d1)
+        self.convtr4p16s2, self.bntr4 = ConvolutionTranspose(e4, d1, 2, 2), self.norm(d1)
         self.block5 = self._stage(d1 + e3, d1, n[4])
-        self.convtr5p8s2, self.bntr5 = ConvolutionTranspose(d1, d2, 2, 2), self._norm(d2)
+        self.convtr5p8s2, self.bntr5 = ConvolutionTranspose(d1, d2, 2, 2), self.norm(d2)
         self.block6 = self._stage(d2 + e2, d2, n[5])
-        self.convtr6p4s2, self.bntr6 = ConvolutionTranspose(d2, d3, 2, 2), self._norm(d3)
+        self.convtr6p4s2, self.bntr6 = ConvolutionTranspose(d2, d3, 2, 2), self.norm(d3)
         self.block7 = self._stage(d3 + e1, d3, n[6])
-        self.convtr7p2s2, self.bntr7 = ConvolutionTranspose(d3, d4, 2, 2), self._norm(d4)
+        self.convtr7p2s2, self.bntr7 = ConvolutionTranspose(d3, d4, 2, 2), self.norm(d4)
         self.block8 = self._stage(d4 + stem, d4, n[7])
         self.apply(initialize)
 
-    def _norm(self, channels: int) -> BatchNorm:
-        return BatchNorm(channels, self.params.bn_eps, self.params.bn_momentum)
-
     def _stage(self, inputs: int, outputs: int, count: int) -> nn.Sequential:
-        blocks = [BasicBlock(inputs if i == 0 else outputs, outputs, self._norm) for i in range(count)]
+        blocks = [BasicBlock(inputs if i == 0 else outputs, outputs, self.norm) for i in range(count)]
         return nn.Sequential(*blocks)
 
     def forward(self, inputs: VoxelInputs) -> Levels:

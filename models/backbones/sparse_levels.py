@@ -1,27 +1,39 @@
-"""What the sparse U-Nets share: how their taps are named, and a classifier on the rows of voxels."""
+"""What the sparse U-Nets share: how their taps are named, their batch norm, and a classifier on the rows of voxels."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssl3d.models.backbones.base import Backbone
-from ssl3d.models.sparse import Convolution
+from ssl3d.models.sparse import BatchNorm, Convolution
+
+MakeNorm = Callable[[int], BatchNorm]
+"""A batch norm for so many channels."""
 
 
 class SparseUNet(Backbone):
     """A U-Net of sparse convolutions over ``SiteInputs``.
 
     Attributes:
+        params: have ``bn_eps`` and ``bn_momentum``.
         tap_names: ``enc0`` .. (down to the bottleneck), then ``dec1`` .. (up to tensor stride 1).
         stages: the taps that WS3D calls stages 1 to 5: tensor strides 16, 8, 4, 2, 1.
         raw_taps: those that are sums with no batch norm and ReLU after them (pre-activation networks): a head on one
             starts with batch norm and ReLU.
     """
 
+    params: Any
     tap_names: tuple[str, ...]
     stages: tuple[str, ...]
     raw_taps: frozenset[str] = frozenset()
+
+    def norm(self, channels: int) -> BatchNorm:
+        """A batch norm with the parameters of this network."""
+        return BatchNorm(channels, self.params.bn_eps, self.params.bn_momentum)
 
 
 class RowHead(Convolution):

@@ -17,12 +17,11 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from ssl3d.models.backbones.base import Levels
-from ssl3d.models.backbones.sparse_levels import RowHead, SparseUNet
+from ssl3d.models.backbones.sparse_levels import MakeNorm, RowHead, SparseUNet
 from ssl3d.models.backbones.voxels import LIDAR_CLIP, ClipRange, Taps, VoxelInputs, VoxelParams
-from ssl3d.models.sparse import BatchNorm, Convolution, ConvolutionTranspose, ReLU, SparseTensor, cat
+from ssl3d.models.sparse import Convolution, ConvolutionTranspose, ReLU, SparseTensor, cat
 
 Scene = Literal["indoor", "outdoor"]
-MakeNorm = Callable[[int], BatchNorm]
 MakeBlock = Callable[[int, int, MakeNorm], nn.Module]
 
 FINEST_STAGES = 5
@@ -178,12 +177,9 @@ class SpUNet(SparseUNet):
         block: MakeBlock = ResidualBlock if params.block == "residual" else PlainBlock
         widths = [level * params.m for level in range(1, params.levels + 1)]
         self.input_conv = nn.Sequential(Convolution(params.in_channels, params.m, 3))
-        self.unet = LevelBlock(widths, params.reps, block, self._norm)
-        self.output_layer = nn.Sequential(self._norm(params.m), ReLU(inplace=True))
+        self.unet = LevelBlock(widths, params.reps, block, self.norm)
+        self.output_layer = nn.Sequential(self.norm(params.m), ReLU(inplace=True))
         self.apply(initialize)
-
-    def _norm(self, channels: int) -> BatchNorm:
-        return BatchNorm(channels, self.params.bn_eps, self.params.bn_momentum)
 
     def forward(self, inputs: VoxelInputs) -> Levels:
         manager, key = inputs.sites()

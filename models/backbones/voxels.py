@@ -57,7 +57,8 @@ class SiteInputs(Inputs):
         passes) over the same batch share their kernel maps."""
         if self._sites is None:
             manager = CoordinateManager()
-            self._sites = manager, manager.insert(self.coordinates)
+            views = len(self.view_offsets) - 1  # also those without a cell
+            self._sites = manager, manager.insert(self.coordinates, batch_size=views)
         return self._sites
 
     def map(self: SomeSites, change: Callable[[Tensor], Tensor]) -> SomeSites:

@@ -8,7 +8,7 @@ size the offsets are centered (-1, 0, 1), along an axis of even size they start 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise, product
 from math import prod
@@ -71,6 +71,11 @@ def kernel_offsets(kernel_size: Ints, step: Ints) -> list[Ints]:
     return [offset[::-1] for offset in product(*axis_offsets(kernel_size, step)[::-1])]
 
 
+def engine_of(device: torch.device) -> Engine:
+    """What suits a device."""
+    return "numba" if device.type == "cpu" else "torch"
+
+
 @dataclass(slots=True)
 class CoordinateMap:
     """The sites of one tensor stride.
@@ -117,6 +122,8 @@ class KernelMap:
     identity: int | None
     num_in: int
     num_out: int
+    _reversed: bool = field(default=False, repr=False)
+    _blocks: dict[bool, Blocks] = field(default_factory=dict, repr=False, compare=False)  # of both directions
 
     @property
     def volume(self) -> int:
@@ -133,14 +140,17 @@ class KernelMap:
     @cached_property
     def reverse(self) -> KernelMap:
         """The map of the transposed convolution: same weights, input and output exchanged."""
-        return KernelMap(self.target, self.source, self.begins, self.identity, self.num_out, self.num_in)
+        ends = self.target, self.source, self.begins, self.identity, self.num_out, self.num_in
+        return KernelMap(*ends, not self._reversed, self._blocks)
 
-    @cached_property
+    @property
     def blocks(self) -> Blocks:
-        """What the CPU kernels need, found once."""
+        """What the CPU kernels need, found once, also for the reverse of the reverse."""
         from ssl3d.models.sparse.convolution_cpu import Blocks
 
-        return Blocks.of(self)
+        if self._reversed not in self._blocks:
+            self._blocks[self._reversed] = Blocks.of(self)
+        return self._blocks[self._reversed]
 
     @property
     def num_pairs(self) -> int:

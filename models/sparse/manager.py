@@ -10,7 +10,16 @@ from torch import Tensor
 
 from ssl3d.models.sparse import sites
 from ssl3d.models.sparse.errors import SparseTensorError
-from ssl3d.models.sparse.kernel_map import CoordinateMap, Engine, Ints, KernelMap, build_kernel_map, ints, times
+from ssl3d.models.sparse.kernel_map import (
+    CoordinateMap,
+    Engine,
+    Ints,
+    KernelMap,
+    build_kernel_map,
+    engine_of,
+    ints,
+    times,
+)
 from ssl3d.models.sparse.keys import check_batch_size
 
 _ORIGINS = count()
@@ -47,7 +56,7 @@ class CoordinateManager:
         self._batch_sizes: dict[int, int] = {}
 
     def engine_for(self, device: torch.device) -> Engine:
-        return self._engine or ("numba" if device.type == "cpu" else "torch")
+        return self._engine or engine_of(device)
 
     def insert(
         self, coordinates: Tensor, tensor_stride: int | Ints = 1, batch_size: int | None = None

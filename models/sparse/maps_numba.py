@@ -7,12 +7,11 @@ shares the keys among threads.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numba
 import numpy as np
 import numpy.typing as npt
 
+from ssl3d.models.sparse import parallel
 from ssl3d.models.sparse.keys import COORDINATE_LIMIT, FIELD_BITS, coarse_mask
 
 I32 = npt.NDArray[np.int32]
@@ -57,12 +56,7 @@ def join(
         found: tuple[I32, I32, I64] = _join_part(*padded, out_keys[own], out_rows[own], ascending, bounds)
         return found
 
-    if threads == 1:
-        found = [part(0)]
-    else:
-        with ThreadPoolExecutor(threads - 1) as pool:
-            others = [pool.submit(part, t) for t in range(1, threads)]
-            found = [part(0), *(other.result() for other in others)]
+    found = parallel.in_threads(part, threads)
     places = np.argsort(order).tolist()
     ins = [[rows[place, : counts[place]] for rows, _, counts in found] for place in places]
     outs = [[rows[place, : counts[place]] for _, rows, counts in found] for place in places]

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from ssl3d.models.distributed import world_size
 from ssl3d.models.sparse import backends
 from ssl3d.models.sparse.errors import SparseTensorError
-from ssl3d.models.sparse.kernel_map import Ints, ints, times
+from ssl3d.models.sparse.kernel_map import Ints, ints
 from ssl3d.models.sparse.manager import CoordinateMapKey
 from ssl3d.models.sparse.precision import wider
-from ssl3d.models.sparse.tensor import SparseTensor
+from ssl3d.models.sparse.tensor import SparseTensor, check_strides, given_sites
 
 
 class _ConvolutionBase(nn.Module):
@@ -98,19 +98,9 @@ class _ConvolutionBase(nn.Module):
         return F.linear(features, self.kernel.t(), None if self.bias is None else self.bias[0])
 
     def _given_sites(self, x: SparseTensor, given: CoordinateMapKey | SparseTensor) -> CoordinateMapKey:
-        key = given.coordinate_map_key if isinstance(given, SparseTensor) else given
-        if not isinstance(key, CoordinateMapKey):
-            raise SparseTensorError(
-                "the output's sites are a sparse tensor or a key", where={"given": type(given).__name__}
-            )
-        if isinstance(given, SparseTensor) and given.coordinate_manager is not x.coordinate_manager:
-            raise SparseTensorError("the output's sites belong to a different coordinate manager than the input")
+        key = given_sites(x, given)
         coarse, fine = (x.tensor_stride, key.stride) if self.transposed else (key.stride, x.tensor_stride)
-        if coarse != times(fine, self.stride):
-            raise SparseTensorError(
-                "the output's sites have another tensor stride than the layer gives",
-                where={"input": x.tensor_stride, "sites": key.stride, "stride of the layer": self.stride},
-            )
+        check_strides(coarse, fine, self.stride)
         return key
 
 

@@ -4,14 +4,16 @@ nobody's idle threads stand in the way; otherwise threads of Python's."""
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+T = TypeVar("T")
 _LIBRARIES = ("libgomp", "libiomp5", "libomp")
 
 
@@ -63,15 +65,29 @@ def _openmp() -> Any:
     return None
 
 
+def _in_python_threads(function: Any, address: ctypes.c_void_p, threads: int) -> None:
+    pointer = ctypes.cast(address, ctypes.POINTER(ctypes.c_int64))
+    in_threads(lambda _: function.ctypes(pointer), threads)
+
+
 _pool: tuple[int, ThreadPoolExecutor] | None = None
 
 
-def _in_python_threads(function: Any, address: ctypes.c_void_p, threads: int) -> None:
+def in_threads(function: Callable[[int], T], count: int) -> list[T]:
+    """``[function(0), ..., function(count - 1)]``, each in a thread of its own; they are kept for the next call."""
     global _pool
-    if _pool is None or _pool[0] < threads:
-        _pool = threads, ThreadPoolExecutor(threads - 1, thread_name_prefix="sparse")
-    pointer = ctypes.cast(address, ctypes.POINTER(ctypes.c_int64))
-    others = [_pool[1].submit(function.ctypes, pointer) for _ in range(threads - 1)]
-    function.ctypes(pointer)
-    for other in others:
-        other.result()
+    if count <= 1:
+        return [function(i) for i in range(count)]
+    if _pool is None or _pool[0] < count:
+        _pool = count, ThreadPoolExecutor(count - 1, thread_name_prefix="sparse")
+    others = [_pool[1].submit(function, i) for i in range(1, count)]
+    return [function(0), *(other.result() for other in others)]
+
+
+def _forget_threads() -> None:
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)  # threads do not follow into a new process

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from ssl3d.models.sparse import reduce
 from ssl3d.models.sparse.derived import derived
 from ssl3d.models.sparse.errors import SparseTensorError
-from ssl3d.models.sparse.kernel_map import Ints, ints, times
+from ssl3d.models.sparse.kernel_map import Ints, ints
 from ssl3d.models.sparse.manager import CoordinateMapKey
 from ssl3d.models.sparse.reduce import RowMap
-from ssl3d.models.sparse.tensor import SparseTensor
+from ssl3d.models.sparse.tensor import SparseTensor, check_strides, given_sites
 
 Sites = CoordinateMapKey | SparseTensor | None
 
@@ -48,8 +48,8 @@ class _PoolingBase(nn.Module):
         if coordinates is None:
             out_key = x.coordinate_manager.strided(key, self.stride)
         else:
-            out_key = self._given_sites(x, coordinates)
-            self._check_strides(out_key, key)
+            out_key = given_sites(x, coordinates)
+            check_strides(out_key.stride, key.stride, ints(self.stride, x.D))
         return out_key, self._rows(x, key, out_key)
 
     def _rows(self, x: SparseTensor, fine: CoordinateMapKey, coarse: CoordinateMapKey) -> RowMap:
@@ -71,24 +71,6 @@ class _PoolingBase(nn.Module):
     def _blocks(self, axes: int) -> bool:
         """Whether windows are blocks, each site in just one."""
         return ints(self.kernel_size, axes) == ints(self.stride, axes)
-
-    def _given_sites(self, x: SparseTensor, given: CoordinateMapKey | SparseTensor) -> CoordinateMapKey:
-        if isinstance(given, CoordinateMapKey):
-            return given
-        if not isinstance(given, SparseTensor):
-            raise SparseTensorError(
-                "pooling: the output's sites are a sparse tensor or a key", where={"given": type(given).__name__}
-            )
-        if given.coordinate_manager is not x.coordinate_manager:
-            raise SparseTensorError("pooling: the output's sites belong to a different coordinate manager")
-        return given.coordinate_map_key
-
-    def _check_strides(self, coarse: CoordinateMapKey, fine: CoordinateMapKey) -> None:
-        if coarse.stride != times(fine.stride, ints(self.stride, len(fine.stride))):
-            raise SparseTensorError(
-                "pooling: the output's sites have another tensor stride than the layer gives",
-                where={"coarse": coarse.stride, "fine": fine.stride, "stride of the layer": self.stride},
-            )
 
 
 class SumPooling(_PoolingBase):
@@ -155,8 +137,8 @@ class PoolingTranspose(_PoolingBase):
         """(m, C) -> (n, C) on the sites at tensor stride / ``stride``, or on those of ``coordinates``."""
         manager, key = x.coordinate_manager, x.coordinate_map_key
         if coordinates is not None:
-            out_key = self._given_sites(x, coordinates)
-            self._check_strides(key, out_key)
+            out_key = given_sites(x, coordinates)
+            check_strides(key.stride, out_key.stride, ints(self.stride, x.D))
         elif self.sites == "existing":
             out_key = manager.upsampled(key, self.stride)
         else:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssl3d.models.sparse import reduce
 from ssl3d.models.sparse.errors import SparseTensorError
-from ssl3d.models.sparse.kernel_map import Engine
+from ssl3d.models.sparse.kernel_map import Engine, engine_of
 from ssl3d.models.sparse.reduce import RowMap
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -79,4 +79,4 @@ def _rows(features: Tensor, regions: Tensor, count: int | None, engine: Engine |
             where={"regions": count, "limit": _MOST_REGIONS},
             hint="number the ids that occur: torch.unique(regions, return_inverse=True)",
         )
-    return RowMap.of_groups(regions, count, engine or ("numba" if regions.device.type == "cpu" else "torch"))
+    return RowMap.of_groups(regions, count, engine or engine_of(regions.device))

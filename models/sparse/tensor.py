@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssl3d.models.sparse.errors import SparseTensorError
-from ssl3d.models.sparse.kernel_map import Ints
+from ssl3d.models.sparse.kernel_map import Ints, times
 from ssl3d.models.sparse.manager import CoordinateManager, CoordinateMapKey
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class SparseTensor:
     ) -> SparseTensor:
         """Same-site tensors, numbers, and dense tensors that spread over the rows without changing their number."""
         if isinstance(other, SparseTensor):
-            _check_same_sites((self, other), what)
+            _check_same_sites(self, other, what)
             channels = self.features.shape[1], other.features.shape[1]
             if channels[0] != channels[1] and 1 not in channels:
                 raise SparseTensorError(
@@ -224,14 +224,6 @@ class SparseTensor:
         batch = self.coordinates[:, 0].long()
         sizes = torch.bincount(batch, minlength=self.batch_size).tolist()
         return batch.argsort(stable=True).split(sizes)
-
-
-def cat(tensors: Sequence[SparseTensor]) -> SparseTensor:
-    """Channels side by side; all on the same sites of the same manager."""
-    if not tensors:
-        raise SparseTensorError("cat needs at least one tensor")
-    _check_same_sites(tensors, "cat")
-    return tensors[0].with_features(torch.cat([t.features for t in tensors], 1))
 
 
 def check_tensors(**values: object) -> None:
@@ -259,17 +251,36 @@ def check_features(features: Tensor, count: int, device: torch.device, unit: str
         )
 
 
-def _check_same_sites(tensors: Sequence[SparseTensor], what: str) -> None:
-    first = tensors[0]
-    for other in tensors[1:]:
-        if other.coordinate_manager is not first.coordinate_manager:
-            raise SparseTensorError(
-                f"{what}: the tensors belong to different coordinate managers",
-                hint="make both from one manager, so that their rows mean the same sites",
-            )
-        if other.coordinate_map_key != first.coordinate_map_key:
-            raise SparseTensorError(
-                f"{what}: the tensors have different sites",
-                where={"strides": [t.tensor_stride for t in tensors]},
-                hint="union brings tensors of one stride onto the sites of all",
-            )
+def _check_same_sites(a: SparseTensor, b: SparseTensor, what: str) -> None:
+    if a.coordinate_manager is not b.coordinate_manager:
+        raise SparseTensorError(
+            f"{what}: the tensors belong to different coordinate managers",
+            hint="make both from one manager, so that their rows mean the same sites",
+        )
+    if a.coordinate_map_key != b.coordinate_map_key:
+        raise SparseTensorError(
+            f"{what}: the tensors have different sites",
+            where={"strides": [a.tensor_stride, b.tensor_stride]},
+            hint="union brings tensors of one stride onto the sites of all",
+        )
+
+
+def given_sites(x: SparseTensor, given: CoordinateMapKey | SparseTensor) -> CoordinateMapKey:
+    """The key of the sites that a layer is given for its output: that of a tensor on the manager of ``x``, or a key."""
+    key = given.coordinate_map_key if isinstance(given, SparseTensor) else given
+    if not isinstance(key, CoordinateMapKey):
+        raise SparseTensorError(
+            "the output's sites are a sparse tensor or a key", where={"given": type(given).__name__}
+        )
+    if isinstance(given, SparseTensor) and given.coordinate_manager is not x.coordinate_manager:
+        raise SparseTensorError("the output's sites belong to a different coordinate manager than the input")
+    return key
+
+
+def check_strides(coarse: Ints, fine: Ints, stride: Ints) -> None:
+    """Raises ``SparseTensorError`` unless a layer of this stride connects sites of these tensor strides."""
+    if coarse != times(fine, stride):
+        raise SparseTensorError(
+            "the output's sites have another tensor stride than the layer gives",
+            where={"coarse": coarse, "fine": fine, "stride of the layer": stride},
+        )

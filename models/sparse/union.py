@@ -13,7 +13,6 @@ from ssl3d.models.sparse.errors import SparseTensorError
 from ssl3d.models.sparse.manager import CoordinateManager, CoordinateMapKey
 from ssl3d.models.sparse.reduce import RowMap
 from ssl3d.models.sparse.tensor import SparseTensor
-from ssl3d.models.sparse.tensor import cat as cat_same_sites
 
 
 class Union(nn.Module):
@@ -49,10 +48,11 @@ def cat(tensors: Sequence[SparseTensor]) -> SparseTensor:
 
     On equal sites this is MinkowskiEngine's ``cat``. Sites and errors: see ``Union``; numbers of channels may differ.
     """
-    if len({t.coordinate_map_key for t in tensors}) < 2:
-        return cat_same_sites(tensors)
-    key, places = union(tensors)
+    _, keys = _company(tensors)
     first, columns = tensors[0], []
+    if len(set(keys)) == 1:
+        return first.with_features(torch.cat([t.features for t in tensors], 1))
+    key, places = union(tensors)
     for tensor, place in zip(tensors, places, strict=True):
         rows = RowMap.of_groups(place, *_shape(first, key))
         same = tensor.coordinate_map_key == key
@@ -62,21 +62,27 @@ def cat(tensors: Sequence[SparseTensor]) -> SparseTensor:
 
 def union(tensors: Sequence[SparseTensor]) -> tuple[CoordinateMapKey, list[Tensor]]:
     """The key of the union of the sites, and for each tensor (n_i,) int64, the rows of its sites there."""
+    manager, keys = _company(tensors)
+    unique = tuple(dict.fromkeys(keys))
+    key = derived(manager, ("union", *unique), lambda: _union_key(manager, unique))
+    return key, [manager.parents(k, key) for k in keys]
+
+
+def _company(tensors: Sequence[SparseTensor]) -> tuple[CoordinateManager, list[CoordinateMapKey]]:
+    """The manager of tensors that can meet, and their keys."""
     if not tensors:
-        raise SparseTensorError("union: at least one tensor is needed")
-    manager, keys = tensors[0].coordinate_manager, tuple(t.coordinate_map_key for t in tensors)
+        raise SparseTensorError("union and cat need at least one tensor")
+    manager, keys = tensors[0].coordinate_manager, [t.coordinate_map_key for t in tensors]
     if any(t.coordinate_manager is not manager for t in tensors):
         raise SparseTensorError(
-            "union: the tensors belong to different coordinate managers",
+            "the tensors belong to different coordinate managers",
             hint="make all from one manager (coordinate_manager=)",
         )
     if len({key.stride for key in keys}) > 1:
         raise SparseTensorError(
-            "union: the tensors have different tensor strides", where={"strides": [key.stride for key in keys]}
+            "the tensors have different tensor strides", where={"strides": [key.stride for key in keys]}
         )
-    unique = tuple(dict.fromkeys(keys))
-    key = derived(manager, ("union", *unique), lambda: _union_key(manager, unique))
-    return key, [manager.parents(k, key) for k in keys]
+    return manager, keys
 
 
 def _union_key(manager: CoordinateManager, keys: Sequence[CoordinateMapKey]) -> CoordinateMapKey:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ssl3d.models.elements import ElementMap
 from ssl3d.models.sparse import maps_torch, regions
 from ssl3d.models.sparse.errors import SparseTensorError
-from ssl3d.models.sparse.kernel_map import Engine
+from ssl3d.models.sparse.kernel_map import Engine, engine_of
 from ssl3d.models.sparse.keys import AXES, BATCH_LIMIT, COORDINATE_LIMIT, pack, unpack
 from ssl3d.models.sparse.sites import check_coordinates
 from ssl3d.models.sparse.tensor import check_tensors
@@ -166,7 +166,7 @@ def voxel_reduce(
 
 
 def _engine(like: Tensor, engine: Engine | None) -> Engine:
-    return engine or ("numba" if like.device.type == "cpu" else "torch")
+    return engine or engine_of(like.device)
 
 
 def _exact(values: Tensor) -> Tensor:

@@ -97,3 +97,12 @@ def test_points_that_are_not_finite_shift_nothing(make_view: MakeView) -> None:
         assert np.array_equal(point_feature([replace(view, points=broken)], name)[kept], expected)
     nothing = replace(view, points=np.full_like(broken, np.nan))
     assert point_feature([nothing, view.select(np.zeros(10, bool))], "xyz_from_mean").shape == (10, 3)
+
+
+def test_views_without_a_voxel_count(make_view: MakeView) -> None:
+    """Also the last one of a batch, which no coordinate names."""
+    spec = VoxelInputSpec(0.5, clip=((-12, 12), (-12, 12), (-5, 5)))
+    views = [make_view(0, 300), replace(make_view(1, 200), points=make_view(1, 200).points + np.float32(100))]
+    for given, batch_size in ((views, 2), (views[::-1], 2), (views[:1], 1)):
+        manager, key = spec.prepare(given).sites()
+        assert manager.batch_size(key) == batch_size

@@ -118,3 +118,12 @@ def test_results_are_contiguous_and_may_be_changed_in_place() -> None:
     assert out.is_contiguous() and out.relu_().sum() == 15
     out.sum().backward()
     assert weight.grad is not None and weight.grad.is_contiguous() and weight.grad.sum() == 15
+
+
+def test_what_the_kernels_need_is_found_once_for_each_direction(random_sites: MakeSites) -> None:
+    """Transposed convolutions hold the reverse of a map, and their gradients the reverse of that."""
+    kernel_map = maps(random_sites(7, 0.6))["same"]
+    reverse = kernel_map.reverse
+    assert reverse.reverse.blocks is kernel_map.blocks
+    assert reverse.blocks is kernel_map.reverse.blocks and reverse.blocks is not kernel_map.blocks
+    assert reverse.blocks.rows == kernel_map.num_in
