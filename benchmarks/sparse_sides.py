@@ -141,6 +141,11 @@ def largest_difference(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12)) if len(a) else 0.0
 
 
+def turns(seconds: float, pair: float) -> int:
+    """How many fit into ``seconds`` when one of both sides takes ``pair``, within limits."""
+    return int(np.clip(seconds / max(pair, 1e-6), LEAST_TURNS, MOST_TURNS))
+
+
 def compare(task: Mapping[str, Any], ours: Side, theirs: Side | None, seconds: float) -> Compared:
     """Takes turns at ``task`` for about ``seconds``, and checks that both computed the same.
 
@@ -159,9 +164,8 @@ def compare(task: Mapping[str, Any], ours: Side, theirs: Side | None, seconds: f
                 where={"ssl3d": shown[0], theirs.library.engine: shown[1], "difference": f"{difference:.2g}"},
             )
     pair = sum(said["seconds"] for said in loaded)
-    turns = int(np.clip(seconds / max(pair, 1e-6), LEAST_TURNS, MOST_TURNS))
     times: list[list[float]] = [[] for _ in sides]
-    for turn in range(turns):
+    for turn in range(turns(seconds, pair)):
         for index in range(len(sides)) if turn % 2 == 0 else reversed(range(len(sides))):
             times[index].append(max(sides[index].ask("turn")["seconds"], 1e-6))
     peaks = [side.ask("memory")["peak_mb"] for side in sides]
@@ -179,4 +183,14 @@ def native(threads: int) -> Library:
     return Library("native", sys.executable, thread_settings(threads))
 
 
-__all__ = ["Compared", "Library", "Side", "SideError", "compare", "largest_difference", "native", "thread_settings"]
+__all__ = [
+    "Compared",
+    "Library",
+    "Side",
+    "SideError",
+    "compare",
+    "largest_difference",
+    "native",
+    "thread_settings",
+    "turns",
+]
