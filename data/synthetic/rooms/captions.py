@@ -60,11 +60,20 @@ def write_part(out: Path, scan: str, room: Room, frames: list[Frame]) -> None:
 
 def join_parts(out: Path, scans: list[str]) -> None:
     """``image.jsonl``, ``entity.jsonl`` and ``manifest.toml`` from the parts of all scans, which are then removed."""
-    if written(out):
-        return
+    if not written(out):
+        _write_joined(out, sorted(scans))
+    for scan in scans:
+        for path in part_files(out, scan):
+            path.unlink(missing_ok=True)
+    folder = out / FOLDER / "parts"
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _write_joined(out: Path, scans: list[str]) -> None:
     counts = []
     for k, name in enumerate(("image.jsonl", "entity.jsonl")):
-        content = b"".join(part_files(out, scan)[k].read_bytes() for scan in sorted(scans))
+        content = b"".join(part_files(out, scan)[k].read_bytes() for scan in scans)
         counts.append(content.count(b"\n"))
         write_file(out / FOLDER / name, content)
     lines = [
@@ -85,12 +94,6 @@ def join_parts(out: Path, scans: list[str]) -> None:
         f"shifted_share_of_width = {_SHIFTED}",
     ]
     write_file(out / FOLDER / "manifest.toml", ("\n".join(lines) + "\n").encode())
-    for scan in scans:
-        for path in part_files(out, scan):
-            path.unlink(missing_ok=True)
-    folder = out / FOLDER / "parts"
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def _entities(room: Room, frame: Frame) -> list[dict[str, Any]]:

@@ -132,12 +132,16 @@ def _finished(out: Path, preset: RoomsPreset, place: Place) -> bool:
 
 
 def _write_lists(out: Path, places: list[Place]) -> None:
-    """The category table, and which scan belongs to which subset."""
-    write_file(out / TABLE, category_table().encode())
+    """The category table, and which scan belongs to which subset; what is there already stays untouched."""
+    files = {TABLE: category_table()}
     for subset in ("train", "dev", "val", "test"):
         names = [place.name for place in places if place.subset == subset]
         if names or subset != "dev":
-            write_file(out / f"scannetv2_{subset}.txt", "".join(f"{name}\n" for name in names).encode())
+            files[f"scannetv2_{subset}.txt"] = "".join(f"{name}\n" for name in names)
+    for file, text in files.items():
+        path = out / file
+        if not path.exists() or path.read_bytes() != text.encode():
+            write_file(path, text.encode())
 
 
 def _manifest(out: Path, preset: RoomsPreset, places: list[Place]) -> dict[str, Any]:

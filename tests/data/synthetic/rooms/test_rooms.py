@@ -230,22 +230,33 @@ def test_classes_occur_with_a_long_tail(layout: str, scannet_root: Path, s3dis_r
 # ---------------------------------------------------------------- generating
 
 
-def test_a_killed_run_goes_on_and_gives_the_same_bytes(scannet_root: Path, s3dis_root: Path, tmp_path: Path) -> None:
-    for layout, root in (("scannet", scannet_root), ("s3dis", s3dis_root)):
-        out = tmp_path / layout
-        shutil.copytree(root, out)
-        (out / "ssl3d_synth.json").unlink()
-        lost = sorted(path for path in out.rglob("*") if path.is_file())[::40]
-        for path in lost:
-            path.unlink()
-        (out / "ssl3d_synth.partial.json").write_text(
-            json.dumps({k: manifest(root)[k] for k in ("generator", "generator_version", "layout", "preset", "seed")})
-        )
-        calls: list[int] = []
-        summary = generate_rooms(out, "tiny", 0, layout=layout, on_room=lambda calls=calls: calls.append(1))
-        assert contents(out) == contents(root)
-        assert len(calls) == summary.rooms == planned_rooms("tiny", layout)
-        assert summary.bytes == sum(map(len, contents(root).values()))
+@pytest.mark.parametrize(("layout", "jobs"), [("scannet", 2), ("s3dis", 1)])
+def test_a_killed_run_goes_on_and_gives_the_same_bytes(
+    layout: str, jobs: int, scannet_root: Path, s3dis_root: Path, tmp_path: Path
+) -> None:
+    root, out = {"scannet": scannet_root, "s3dis": s3dis_root}[layout], tmp_path / "rooms"
+    shutil.copytree(root, out)
+    (out / "ssl3d_synth.json").unlink()
+    for path in sorted(path for path in out.rglob("*") if path.is_file())[::40]:
+        path.unlink()
+    same = {k: manifest(root)[k] for k in ("generator", "generator_version", "layout", "preset", "seed")}
+    (out / "ssl3d_synth.partial.json").write_text(json.dumps(same))
+    calls: list[int] = []
+    summary = generate_rooms(out, "tiny", 0, layout=layout, on_room=lambda: calls.append(1), jobs=jobs)
+    assert contents(out) == contents(root)
+    assert len(calls) == summary.rooms == planned_rooms("tiny", layout)
+    assert summary.bytes == sum(map(len, contents(root).values()))
+
+
+def test_a_lost_scan_is_made_again_and_the_others_stay_untouched(scannet_root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rooms"
+    shutil.copytree(scannet_root, out)
+    (out / "scans" / "scene0002_00" / "scene0002_00_vh_clean_2.ply").unlink()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    generate_rooms(out, "tiny", 0)
+    assert contents(out) == contents(scannet_root)
+    changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
+    assert {path.relative_to(out).parts[:2] for path in changed} == {("scans", "scene0002_00"), ("ssl3d_synth.json",)}
 
 
 def test_other_rooms_replace_these_only_when_told(s3dis_root: Path, tmp_path: Path) -> None:
