@@ -50,20 +50,26 @@ def _scaled(digits: np.uint64, q: int) -> float:
 
 
 @njit(cache=True, nogil=True)
+def at(data: npt.NDArray[np.uint8], i: int) -> int:
+    """``data[i]``, i not negative: numba's look for negative places takes a quarter of the time."""
+    return data[np.uint64(i)]
+
+
+@njit(cache=True, nogil=True)
 def _letters(data: npt.NDArray[np.uint8], i: int) -> tuple[float, int]:
     """nan, inf or infinity at byte i, in any case, and the byte behind it; i itself when there is none of them."""
-    a, b, c = data[i] | 32, 0, 0
+    a, b, c = at(data, i) | 32, 0, 0
     if a == 110 or a == 105:
-        b = data[i + 1] | 32
+        b = at(data, i + 1) | 32
         if b == 97 or b == 110:
-            c = data[i + 2] | 32
+            c = at(data, i + 2) | 32
     if a == 110 and b == 97 and c == 110:
         return np.nan, i + 3
     if a == 105 and b == 110 and c == 102:
         i += 3
         rest = (105, 110, 105, 116, 121)
         for k in range(5):
-            if data[i + k] | 32 != rest[k]:
+            if at(data, i + k) | 32 != rest[k]:
                 return np.inf, i
         return np.inf, i + 5
     return 0.0, i
@@ -81,24 +87,24 @@ def number(data: npt.NDArray[np.uint8], i: int, point: int) -> tuple[float, int]
         point: the decimal point.
     """
     begin = i
-    negative = data[i] == 45
-    if negative or data[i] == 43:
+    negative = at(data, i) == 45
+    if negative or at(data, i) == 43:
         i += 1
     unsigned = i
     digits, used, q, seen = _ZERO, 0, 0, False
-    while 48 <= data[i] <= 57:
+    while 48 <= at(data, i) <= 57:
         if used < 19:
-            digits = digits * _TEN + np.uint64(data[i] - 48)
+            digits = digits * _TEN + np.uint64(at(data, i) - 48)
             used += digits != _ZERO
         else:
             q += 1
         seen = True
         i += 1
-    if data[i] == point:
+    if at(data, i) == point:
         i += 1
-        while 48 <= data[i] <= 57:
+        while 48 <= at(data, i) <= 57:
             if used < 19:
-                digits = digits * _TEN + np.uint64(data[i] - 48)
+                digits = digits * _TEN + np.uint64(at(data, i) - 48)
                 used += digits != _ZERO
                 q -= 1
             seen = True
@@ -106,16 +112,16 @@ def number(data: npt.NDArray[np.uint8], i: int, point: int) -> tuple[float, int]
     if not seen:
         value, end = _letters(data, unsigned)
         return (-value if negative else value), (end if end > unsigned else begin)
-    if data[i] | 32 == 101:
+    if at(data, i) | 32 == 101:
         k = i + 1
-        minus = data[k] == 45
-        if minus or data[k] == 43:
+        minus = at(data, k) == 45
+        if minus or at(data, k) == 43:
             k += 1
-        if 48 <= data[k] <= 57:
+        if 48 <= at(data, k) <= 57:
             power = 0
-            while 48 <= data[k] <= 57:
+            while 48 <= at(data, k) <= 57:
                 if power < 100_000:
-                    power = power * 10 + int(data[k]) - 48
+                    power = power * 10 + at(data, k) - 48
                 k += 1
             q += -power if minus else power
             i = k

@@ -73,7 +73,8 @@ class LasSource(Source):
             while total < count:
                 with self._reading(self.path, total):
                     points = reader.read_points(min(chunk, count - total))
-                    table = {name: native(np.asarray(points[name])) for name in names}
+                    with np.errstate(all="ignore"):
+                        table = {name: native(np.asarray(points[name])) for name in names}
                     rows = len(points)
                 if rows == 0:
                     raise truncated(self.path, total, count, "points")

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from ssl3d.data.formats.decimal import number
+from ssl3d.data.formats.decimal import at, number
 
 GOOD, TOO_FEW, TOO_MANY, NO_NUMBER = range(4)
 _LF, _CR, _TAB, _SPACE, _QUOTE = 10, 13, 9, 32, 34
@@ -47,19 +47,19 @@ def parse_lines(
     rows, line, i = 0, 0, begin
     while i < end:
         start = i
-        while _blank(data[i], delimiter):
+        while _blank(at(data, i), delimiter):
             i += 1
-        if data[i] == _LF or comments[data[i]]:
-            while data[i] != _LF:
+        if at(data, i) == _LF or comments[at(data, i)]:
+            while at(data, i) != _LF:
                 i += 1
             i += 1
             line += 1
             continue
         field = 0
         while True:
-            while _blank(data[i], delimiter):
+            while _blank(at(data, i), delimiter):
                 i += 1
-            c = data[i]
+            c = at(data, i)
             last = c == _LF or comments[c]
             if field == width:
                 if last:
@@ -76,23 +76,27 @@ def parse_lines(
                 if behind == i:
                     return rows, NO_NUMBER, line, start, field
                 out[rows, slot] = value
-                c = data[behind]
+                c = at(data, behind)
                 if c != _LF and c != delimiter and not _blank(c, delimiter) and not comments[c]:
                     return rows, NO_NUMBER, line, start, field
                 i = behind
             else:
-                while data[i] != _LF and data[i] != delimiter and not (delimiter == _SPACE and data[i] == _TAB):
+                while (
+                    at(data, i) != _LF
+                    and at(data, i) != delimiter
+                    and not (delimiter == _SPACE and at(data, i) == _TAB)
+                ):
                     i += 1
-            while _blank(data[i], delimiter):
+            while _blank(at(data, i), delimiter):
                 i += 1
             field += 1
-            if delimiter != _SPACE and data[i] == delimiter:
+            if delimiter != _SPACE and at(data, i) == delimiter:
                 i += 1
             elif field < width and delimiter != _SPACE:
-                short = data[i] == _LF or comments[data[i]]
+                short = at(data, i) == _LF or comments[at(data, i)]
                 return rows, TOO_FEW if short else NO_NUMBER, line, start, field if short else field - 1
         rows += 1
-        while data[i] != _LF:
+        while at(data, i) != _LF:
             i += 1
         i += 1
         line += 1

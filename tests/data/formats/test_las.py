@@ -73,6 +73,27 @@ def test_cut_files_are_refused(tmp_path: Path, laspy: Any, suffix: str) -> None:
             read_cloud(path)
 
 
+def test_counts_that_the_file_has_no_room_for(tmp_path: Path, laspy: Any) -> None:
+    path = tmp_path / "tile.laz"
+    write(laspy, path)
+    content = path.read_bytes()
+    points_at = int.from_bytes(content[96:100], "little")
+    table_at = int.from_bytes(content[points_at : points_at + 8], "little")
+    for where, value, message in [
+        (100, b"\xff" * 4, "4294967295 records before the points"),
+        (96, b"\xff" * 4, "points, which begin at byte 4294967295"),
+        (points_at, b"\x7f" * 8, "table of chunks is missing"),
+        (table_at + 4, b"\xff" * 4, "4294967295 chunks in"),
+    ]:
+        path.write_bytes(content[:where] + value + content[where + len(value) :])
+        with pytest.raises(DataError, match=message) as caught:
+            read_cloud(path)
+        assert caught.value.where["file"] == path
+    streamed = content[:points_at] + b"\xff" * 8 + content[points_at + 8 :] + content[points_at : points_at + 8]
+    path.write_bytes(streamed)  # the place of the table stands at the end
+    assert len(read_cloud(path).points) == 100
+
+
 def test_a_tile_without_points(tmp_path: Path, laspy: Any) -> None:
     path = tmp_path / "tile.las"
     write(laspy, path, points=0)
