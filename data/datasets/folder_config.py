@@ -21,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-HINT = "`ssl3d prepare folder --guess DIR` writes one; the manual names all keys"
+HINT = "`ssl3d prepare folder --guess DIR` writes one; docs/own-scans.md names all keys"
 PLACES = ("path", "folder", "stem")
 """What stands in braces in the pattern of a file beside a cloud: its path without suffix, its folder, its name."""
 HIDDEN_ID = 65535

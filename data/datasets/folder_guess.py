@@ -72,6 +72,7 @@ class Guess:
         low, high: of the coordinates, of the files that were looked at.
         ids: raw ids of the labels -> rows, of the files that were looked at.
         zeros: share of rows at (0, 0, 0).
+        spacing: median over the files of the distance between points, were they spread evenly over the ground; meters.
         looked: how many files were opened for their values.
         notes: what else was seen.
     """
@@ -90,6 +91,7 @@ class Guess:
     labels: Beside | None = None
     poses: str = ""
     zeros: float = 0.0
+    spacing: float = 0.0
     looked: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -290,6 +292,7 @@ def _measure(found: Guess) -> None:
     """Ranges and ids, from the beginning of some of the files."""
     step = max(1, len(found.clouds) // _FILES)
     rows = zeros = 0
+    spacings = []
     for name in found.clouds[::step][:_FILES]:
         try:
             source = inspect(found.root / name, Options(names=found.names))
@@ -309,6 +312,7 @@ def _measure(found: Guess) -> None:
         rows, zeros = rows + len(points), zeros + int(np.count_nonzero((good == 0).all(axis=1)))
         if len(good):
             found.low = np.minimum(found.low or np.inf, good.min(axis=0)).tolist()
+            spacings.append(float(np.sqrt(np.ptp(good[:, :2], axis=0).prod() / len(good))))
             found.high = np.maximum(found.high or -np.inf, good.max(axis=0)).tolist()
         for role in ("intensity", "color"):
             for column in found.roles.get(role, ()):
@@ -318,6 +322,7 @@ def _measure(found: Guess) -> None:
         for raw, count in zip(*np.unique(ids, return_counts=True), strict=True):
             found.ids[int(raw)] = found.ids.get(int(raw), 0) + int(count)
     found.zeros = zeros / rows if rows else 0.0
+    found.spacing = float(np.median(spacings)) if spacings else 0.0
 
 
 def _ids(found: Guess, name: str, sample: Values) -> npt.NDArray[np.int64]:

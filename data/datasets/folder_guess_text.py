@@ -28,6 +28,8 @@ _NO_CLASS = (0, 1, 7, 12, 18)
 _OWN = 64
 _MOST_IDS = 254
 _FAR = 100_000.0
+_VOXELS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""Edges to choose from, meters: the smallest that is hardly finer than the points."""
 
 
 def guess_text(folder: Path) -> str:
@@ -66,6 +68,9 @@ def _head(found: Guess) -> Iterator[str]:
     yield ""
     yield _key("name", name, "of the dataset in the workspace")
     yield _key("root", str(found.root))
+    if found.spacing and not found.frames:
+        voxel = next((step for step in _VOXELS if 1.3 * step >= found.spacing), _VOXELS[-1])
+        yield _key("defaults", [f"backbone.voxel_size={voxel:g}"], f"points lie about {found.spacing:.2g} m apart")
 
 
 def _clouds(found: Guess) -> Iterator[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,11 @@ from ssl3d.data.datasets.source import ReadOptions, SourceUnit
 from ssl3d.data.errors import DataError, UsageError
 from ssl3d.data.scan import IGNORE
 from ssl3d.data.store import ShardReader
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 FAR = np.array([651_000.0, 6_861_000.0, 120.0])
 CLASSES = {"2": "ground", "5": "tree", "4": "tree", "6": "building"}
@@ -222,6 +229,21 @@ def test_patterns() -> None:
     assert matching("**/c[!13].*", names) == ["a/c2.las", "c4.las"]
     assert beside("{folder}/../l/{stem}.txt", "s/p/1.bin") == "s/p/../l/1.txt"
     assert beside("{path}_l.npy", "1.2.bin") == "1.2_l.npy"
+
+
+def test_the_documentation_names_all_keys(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "own-scans.md").read_text()
+    whole, beside_clouds = (tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", page, re.DOTALL))
+    config = parse_config(whole, tmp_path / "my.toml")
+    columns = {**whole["columns"], "label": ""}
+    other = parse_config({**whole, **beside_clouds, "columns": columns}, tmp_path / "my.toml")
+    named = {name for table in (whole, beside_clouds) for name in table}
+    assert named == set(FolderConfig.model_fields) - {"file"}
+    for name in ("clouds", "columns", "tiles"):
+        assert set(whole[name]) == set(type(getattr(config, name)).model_fields)
+    for name in ("poses", "sensor"):
+        assert set(beside_clouds[name]) == set(type(getattr(other, name)).model_fields)
+    assert Folder(other.text()).spec().classes == ("ground", "vegetation", "building")
 
 
 # ---------------------------------------------------------------- damaged descriptions

@@ -76,6 +76,7 @@ def test_a_text_file_with_names(tmp_path: Path) -> None:
     table = guessed(tmp_path)
     assert table["columns"]["label"] == "Classification" and table["columns"]["intensity"] == "Intensity"
     assert table["columns"]["intensity_range"] == [0.0, 65535.0]
+    assert table["defaults"] == ["backbone.voxel_size=2"]  # 300 points on about 180 x 180 m
     assert "large coordinates keep their precision" in text and "by its name, in a.csv" in text
 
 
