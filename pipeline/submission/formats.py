@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ssl3d.data.atomic import replacing, write_whole
 from ssl3d.data.errors import UsageError
+from ssl3d.data.formats.write import WRITTEN, Labelled, labelled_bytes
 from ssl3d.data.scan import IGNORE, View
 from ssl3d.data.spec import DatasetSpec
 from ssl3d.data.text import nearest
@@ -173,6 +174,24 @@ class Semantic3DFormat(PredictionFormat):
         return files
 
 
+class PointsFormat(PredictionFormat):
+    """Points in the frame of the dataset (origin added), original ids, colors of the classes; for any dataset."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # type: ignore[misc]
+        self.example = f"SCAN.{name}"  # type: ignore[misc]
+
+    def path(self, scan: ScanRef) -> PurePosixPath:
+        return PurePosixPath(f"{scan.scan_id}.{self.name}")
+
+    def encode(self, label: Labels, spec: DatasetSpec, view: Callable[[], View]) -> bytes:
+        scan = view()
+        colors = np.zeros((IGNORE + 1, 3), np.uint8)
+        colors[: spec.num_classes] = spec.colors
+        points = scan.points + np.asarray(scan.scan["origin"], np.float64)
+        return labelled_bytes(f".{self.name}", Labelled(points, spec.to_raw(label), color=colors[label]))
+
+
 def as_lines(ids: npt.NDArray[np.integer]) -> bytes:
     """Whole numbers of up to three digits, one a line."""
     words = np.array([f"{number}\n".encode() for number in range(1000)])
@@ -182,24 +201,30 @@ def as_lines(ids: npt.NDArray[np.integer]) -> bytes:
 
 
 FORMATS: Mapping[str, PredictionFormat] = {
-    each.name: each for each in (KittiFormat(), NuScenesFormat(), ScanNetFormat(), Semantic3DFormat())
+    each.name: each
+    for each in (
+        KittiFormat(),
+        NuScenesFormat(),
+        ScanNetFormat(),
+        Semantic3DFormat(),
+        *(PointsFormat(kind.removeprefix(".")) for kind in WRITTEN),
+    )
 }
 """By the name typed after ``--format``."""
 
 
 def format_of(name: str | None, dataset: DatasetSpec) -> PredictionFormat:
-    """The format of that name, by default the dataset's own.
+    """The format of that name, by default the dataset's own, or .npz files of points where it has none.
 
     Raises:
         UsageError: there is none, or scans of this dataset cannot be written so.
     """
     fitting = [each.name for each in FORMATS.values() if dataset.name in (each.datasets or (dataset.name,))]
-    own = next((each.name for each in FORMATS.values() if dataset.name in each.datasets), None)
-    chosen = name or own or (fitting[0] if fitting else None)
+    chosen = name or fitting[0]  # its own, if it has one, else points
     if chosen not in FORMATS:
-        near = nearest(chosen or "", FORMATS)
+        near = nearest(chosen, FORMATS)
         raise UsageError(
-            f"there is no prediction format '{chosen}'" if chosen else f"{dataset.title} has no format of its own",
+            f"there is no prediction format '{chosen}'",
             hint=(f"did you mean '{near}'? " if near else "") + f"Formats: {', '.join(FORMATS)}",
         )
     if chosen not in fitting:

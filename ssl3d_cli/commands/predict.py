@@ -45,7 +45,7 @@ def predict(
         str | None,
         typer.Option(
             "--format",
-            metavar="semantickitti|nuscenes|scannet|semantic3d",
+            metavar="semantickitti|nuscenes|scannet|semantic3d|npz|ply|las|laz",
             help="The layout.",
             show_default="the dataset's own",
         ),

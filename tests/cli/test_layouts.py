@@ -1,0 +1,70 @@
+"""The whole chain on every published layout, as its generator writes it: no reader is proven on its own files alone."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssl3d.data.formats.read import read_cloud
+from ssl3d.data.spec import load_spec
+from ssl3d.pipeline.evaluation.protocols import PROTOCOLS
+
+TRAIN = ("train", "supervised", "--backbone", "minkunet-micro", "--steps", "1", "--set", "train.batch=1")
+LAYOUTS = {
+    "nuscenes": ("street", "nuscenes", "lidarseg/val/"),
+    "semanticposs": ("street", "semanticposs-val02", "sequences/02/predictions/000000.label"),
+    "semantic3d": ("street", "semantic3d", "sg27_10-reduced.labels"),
+    "scannet": ("rooms", "scannet", "scene0707_00.txt"),
+    "s3dis": ("rooms", "s3dis-area5", "Area_5/"),
+}
+"""Layout -> generator, protocol, how a file of its submission begins."""
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_generated_prepared_trained_scored_and_handed_in(layout: str, tmp_path: Path, ssl3d) -> None:
+    kind, protocol, first = LAYOUTS[layout]
+    root, space = tmp_path / layout, ("--workspace", tmp_path / "workspace", "--jobs", "1")
+    assert ssl3d("synth", kind, "--layout", layout, "--preset", "tiny", "--out", root, "--jobs", "1").code == 0
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    assert ssl3d("prepare", layout, "--root", root, *space).code == 0
+    assert ssl3d("split", "--ratio", "40%", *space).code == 0
+    answer = ssl3d(*TRAIN, "--device", "cpu", *space)
+    assert answer.code == 0, answer.err
+    answer = ssl3d("eval", "--report", "json", *space)
+    assert answer.code == 0, answer.err
+    (run,) = json.loads(answer.out)["runs"]
+    assert run["protocol"] == protocol and protocol in PROTOCOLS
+    assert set(run["iou"]) == set(load_spec(layout).classes)
+    archive = tmp_path / "ours.zip"
+    answer = ssl3d("predict", run["run"], "--out", tmp_path / "out", "--submit", archive, *space)
+    assert answer.code == 0, answer.err
+    names = [name for name in zipfile.ZipFile(archive).namelist() if not name.endswith("/")]
+    assert any(name.startswith(first) for name in names)
+    if layout in ("nuscenes", "semantic3d", "scannet"):  # those with a server
+        subset = "val" if layout == "nuscenes" else "test"
+        answer = ssl3d("submit", "--check", archive, "--dataset", layout, "--subset", subset, "--json", *space[:2])
+        assert answer.code == 0, answer.out
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before  # nothing is written under the root
+
+
+def test_predicted_points_lie_where_the_dataset_has_them(tmp_path: Path, ssl3d) -> None:
+    """A dataset without a format of its own: points with ids and colors, in the frame of its files."""
+    root, space = tmp_path / "rooms", ("--workspace", tmp_path / "workspace", "--jobs", "1")
+    assert ssl3d("synth", "rooms", "--layout", "s3dis", "--preset", "tiny", "--out", root, "--jobs", "1").code == 0
+    assert ssl3d("prepare", "s3dis", "--root", root, *space).code == 0
+    assert ssl3d("split", "--ratio", "40%", *space).code == 0
+    assert ssl3d(*TRAIN, "--device", "cpu", *space).code == 0
+    run = next((tmp_path / "workspace" / "runs").iterdir()).name
+    assert ssl3d("predict", run, "--out", tmp_path / "out", "--format", "ply", *space).code == 0
+    for path in (tmp_path / "out").rglob("*.ply"):
+        cloud = read_cloud(path)
+        area, room = path.parent.name, path.stem
+        texts = sorted((root / area / room / "Annotations").glob("*.txt"))
+        source = np.concatenate([np.loadtxt(text, ndmin=2)[:, :3] for text in texts])
+        found = cloud.points
+        assert found.shape == source.shape
+        assert np.abs(np.sort(found, axis=0) - np.sort(source, axis=0)).max() < 1e-3
