@@ -76,7 +76,7 @@ def table_set(room: Room, name: str, width: float, depth: float, chair: str, mar
     furniture.table(room, frame, name, width, depth, height, rounded)
     corner = frame.shifted((0.0, -0.5 * depth, 0.0))
     objects.clutter(room, corner, 0.8 * width, 0.8 * depth, height, rng.integer(0, 4))
-    count = max(1, int(width / 0.62))
+    count, style = max(1, int(width / 0.62)), rng.bits()
     for side in (1.0, -1.0):
         for k in range(count):
             if rng.chance(0.1):
@@ -84,7 +84,7 @@ def table_set(room: Room, name: str, width: float, depth: float, chair: str, mar
             x = (k + 0.5) / count * width - 0.5 * width
             out = 0.5 * depth + rng.uniform(0.0, 0.35)
             at = frame.shifted((x, side * out, 0.0), (math.pi if side > 0 else 0.0) + rng.uniform(-0.35, 0.35))
-            furniture.chair(room, at, chair)
+            furniture.chair(room, at, chair, style)
     room.take(room.footprint(frame, 0.5 * width + 0.4, -0.5 * depth - 0.6, 0.5 * depth + 0.6))
 
 

@@ -81,9 +81,9 @@ def desk(room: Room, frame: Frame, width: float, depth: float) -> float:
     return height
 
 
-def chair(room: Room, frame: Frame, name: str = "chair") -> None:
-    """In the open; whoever sits on it looks along y."""
-    rng = room.rng
+def chair(room: Room, frame: Frame, name: str = "chair", style: int | None = None) -> None:
+    """In the open; whoever sits on it looks along y. ``style``: chairs of one style are alike."""
+    rng = room.rng if style is None else Rng(style)
     b = room.thing(name, frame)
     seat, half = rng.uniform(0.42, 0.48), rng.uniform(0.20, 0.24)
     fill = cloth(rng) if rng.chance(0.6) else wood(rng)

@@ -9,6 +9,7 @@ import shutil
 import struct
 import zlib
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,12 @@ from ssl3d.data.errors import DataError, UsageError
 from ssl3d.data.synthetic.rooms.furnish import KINDS, make_room
 from ssl3d.data.synthetic.rooms.generate import GENERATOR_VERSION, generate_rooms, planned_rooms
 from ssl3d.data.synthetic.rooms.presets import PRESETS, s3dis_places, scannet_places
+from ssl3d.data.synthetic.rooms.s3dis import write_room
+from ssl3d.data.synthetic.rooms.scannet import write_scene
 
-SCANNET_SHA256 = "c1cb99d65c55701c9ac730151b98cc4a55f11024f12078c6ccb1aa4c53d5d0f4"
-S3DIS_SHA256 = "4926ac3188ceb6dee11d6724760c521bc4cb7d9b68afea94496d1fecfba7ce7a"
+SCANNET_SHA256 = "49f6cb79884c19f5ef27ed2af938c5f05ee3e6d9edbbb894be6d7674174b0a3e"
+S3DIS_SHA256 = "c1ee3e0f5e5c7c2eff62891aab72fe21de4fbb872badcafebf81733b3b181600"
+BENCH_SHA256 = "8ef300bc02309f074c062bf700f13b42dbd4cd5cf937f5c6466ebe589f510c0e"
 LISTS = Path(__file__).parents[4] / "data" / "datasets" / "lists"
 VERTEX = [("xyz", "<f4", 3), ("rgba", "u1", 4)]
 
@@ -304,3 +308,17 @@ def test_the_bytes_are_those_of_this_generator_version(scannet_root: Path, s3dis
     """Also the test that another machine gives the same rooms. Whoever changes them on purpose raises the version."""
     found = [manifest(root)["sha256"] for root in (scannet_root, s3dis_root)]
     assert (GENERATOR_VERSION, *found) == (1, SCANNET_SHA256, S3DIS_SHA256)
+
+
+@pytest.mark.slow
+def test_bench_is_frozen(tmp_path: Path) -> None:
+    """A scan and a room of it. Changing them means another version of bench, and running everything again."""
+    write_scene(tmp_path, "bench", 0, "scene0000_00")
+    write_room(tmp_path, "bench", 0, "Area_1/office_1")
+    scan = tmp_path / "scans" / "scene0000_00"
+    _, vertices, _ = read_ply(scan / "scene0000_00_vh_clean_2.ply")
+    assert 80_000 < len(vertices) < 250_000
+    parts = ("_vh_clean_2.ply", "_vh_clean_2.labels.ply", "_vh_clean_2.0.010000.segs.json", ".aggregation.json")
+    files = [scan / f"scene0000_00{part}" for part in parts]
+    files.append(tmp_path / "Area_1" / "office_1" / "office_1.txt")
+    assert sha256(b"".join(path.read_bytes() for path in files)).hexdigest() == BENCH_SHA256
