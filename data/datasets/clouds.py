@@ -7,7 +7,7 @@ tiles first (``CloudReader.opened``), so that neither reading nor training has m
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -97,11 +97,9 @@ class CloudReader(DatasetReader):
     ) -> RawScan:
         """A whole cloud as one scan, whatever its size."""
         blocks = list(self.read_blocks(unit, position, spec, ROWS))
-        rows = np.concatenate([_rows(block, _row_dtype(unit)) for block in blocks])
         self._read_digest(unit, position, digest)
-        frame = self.read_frame(unit, position, digest)
-        scan = self._scan(unit, rows, None)
-        scan.pose, scan.cameras = frame
+        scan = self._scan(unit, unit.scans[position].labelled, _together(blocks), None)
+        scan.pose, scan.cameras = self.read_frame(unit, position, digest)
         return scan
 
     @contextmanager
@@ -124,27 +122,28 @@ class CloudReader(DatasetReader):
             cut = CutCloud(self, unit, spool, spool.tiles())
             yield cut, cut.unit()
 
-    def _scan(self, unit: SourceUnit, rows: Array, tile: Tile | None) -> RawScan:
+    def _scan(self, unit: SourceUnit, labelled: bool, rows: Mapping[str, Array] | Array, tile: Tile | None) -> RawScan:
         """Rows as a scan relative to an origin; rows that are no measurement are labelled ignored."""
         points = rows[POSITION]
-        finite = np.isfinite(points).all(axis=1)
-        labelled = unit.scans[0].labelled
+        finite = _finite(points)
+        origin = np.zeros(3) if self.own_frame else _origin(points if finite is None else points[finite], tile)
         scan = RawScan(
-            points=np.zeros(points.shape, np.float32),
+            points=(points - origin if origin.any() else points).astype(np.float32),
             columns={name: np.ascontiguousarray(rows[name]) for name in unit.fields.columns},
-            label=rows[_LABEL].copy() if labelled else None,
-            truths={name: np.ascontiguousarray(rows[_TRUTH + name]) for name in unit.fields.truths},
-            origin=np.zeros(3) if self.own_frame else _origin(points[finite], tile),
-            not_finite=len(points) - int(np.count_nonzero(finite)),
+            label=np.array(rows[_LABEL]) if labelled else None,
+            truths={name: np.ascontiguousarray(rows[_TRUTH + name]) for name in unit.fields.truths} if labelled else {},
+            origin=origin,
         )
-        np.copyto(scan.points, points - scan.origin, where=finite[:, None], casting="same_kind")
-        none = ~finite
-        if self.zero_is_none:
-            zero = (points == 0).all(axis=1)
+        if finite is not None:
+            scan.points[~finite] = 0
+            scan.not_finite = len(points) - int(np.count_nonzero(finite))
+            if scan.label is not None:
+                scan.label[~finite] = IGNORE
+        if self.zero_is_none and (zero := points[:, 0] == 0).any():
+            zero &= (points[:, 1] == 0) & (points[:, 2] == 0)
             scan.all_zero = int(np.count_nonzero(zero))
-            none |= zero
-        if scan.label is not None:
-            scan.label[none] = IGNORE
+            if scan.label is not None:
+                scan.label[zero] = IGNORE
         return scan
 
     def _read_digest(self, unit: SourceUnit, position: int, digest: xxhash.xxh3_128 | None) -> None:
@@ -192,7 +191,7 @@ class CutCloud(DatasetReader):
         self, unit: SourceUnit, position: int, spec: DatasetSpec, digest: xxhash.xxh3_128 | None = None
     ) -> RawScan:
         tile = self.tiles[position]
-        scan = self.reader._scan(unit, self.spool.read(tile), tile)
+        scan = self.reader._scan(unit, unit.scans[position].labelled, self.spool.read(tile), tile)
         if position == 0:
             self.reader._read_digest(self.cloud, 0, digest)
         if len(self.tiles) == 1:
@@ -218,6 +217,32 @@ def _rows(block: Block, dtype: np.dtype[Any]) -> Array:
     return rows
 
 
+def _together(blocks: Sequence[Block]) -> dict[str, Array]:
+    """All rows of a cloud, under the names of a row."""
+    parts = [
+        {
+            POSITION: block.points,
+            **block.columns,
+            **({} if block.label is None else {_LABEL: block.label}),
+            **{_TRUTH + name: values for name, values in block.truths.items()},
+        }
+        for block in blocks
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _finite(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_] | None:
+    """(n,) rows without NaN and infinity; None where a sum says that all are."""
+    flat = points.ravel()
+    with np.errstate(all="ignore"):
+        if np.isfinite(np.dot(flat, flat)):
+            return None
+    axes = np.isfinite(points)
+    return np.asarray(axes[:, 0] & axes[:, 1] & axes[:, 2])
+
+
 def _origin(points: npt.NDArray[np.float64], tile: Tile | None) -> npt.NDArray[np.float64]:
     """Whole meters in the middle of the points (of the tile), at the height of the lowest.
 
@@ -225,6 +250,6 @@ def _origin(points: npt.NDArray[np.float64], tile: Tile | None) -> npt.NDArray[n
     """
     if not len(points):
         return np.zeros(3)
-    low, high = points.min(axis=0), points.max(axis=0)
+    low, high = np.array([(axis.min(), axis.max()) for axis in points.T]).T
     x, y = tile.center if tile is not None and tile.size else (low[:2] + high[:2]) / 2
     return np.floor([x, y, low[2]])

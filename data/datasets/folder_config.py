@@ -94,6 +94,7 @@ class Labels(Storage):
     """``[labels]``: labels in files of their own. ``bits``: the lowest so many are the class, the rest an instance."""
 
     files: str
+    dtype: str = "<u4"
     column: str = "label"
     names: tuple[str, ...] = ()
     bits: int = Field(0, ge=0, le=31)

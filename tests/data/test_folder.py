@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +12,11 @@ import pytest
 
 from ssl3d.data.datasets.convert import ConvertParams, UnitInfo, convert_unit
 from ssl3d.data.datasets.folder import Folder
-from ssl3d.data.datasets.folder_config import FolderConfig, beside, matching, parse_config, read_config
+from ssl3d.data.datasets.folder_config import FolderConfig, parse_config
 from ssl3d.data.datasets.source import ReadOptions, SourceUnit
 from ssl3d.data.errors import DataError, UsageError
 from ssl3d.data.scan import IGNORE
 from ssl3d.data.store import ShardReader
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FAR = np.array([651_000.0, 6_861_000.0, 120.0])
 CLASSES = {"2": "ground", "5": "tree", "4": "tree", "6": "building"}
@@ -217,72 +210,6 @@ def test_units_of_measure(tmp_path: Path) -> None:
     assert np.allclose(at, (scene(50, 0)[0] + FAR) / 1000, atol=1e-5)
 
 
-# ---------------------------------------------------------------- patterns
-
-
-def test_patterns() -> None:
-    names = ["a/b/c1.las", "a/c2.las", "c3.LAS", "c4.las"]
-    assert matching("*.las", names) == ["c4.las"]
-    assert matching("**/*.las", names) == ["a/b/c1.las", "a/c2.las", "c4.las"]
-    assert matching("a/**/c?.las", names) == ["a/b/c1.las", "a/c2.las"]
-    assert matching("**/c[13].*", names) == ["a/b/c1.las", "c3.LAS"]
-    assert matching("**/c[!13].*", names) == ["a/c2.las", "c4.las"]
-    assert beside("{folder}/../l/{stem}.txt", "s/p/1.bin") == "s/p/../l/1.txt"
-    assert beside("{path}_l.npy", "1.2.bin") == "1.2_l.npy"
-
-
-def test_the_documentation_names_all_keys(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "own-scans.md").read_text()
-    whole, beside_clouds = (tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", page, re.DOTALL))
-    config = parse_config(whole, tmp_path / "my.toml")
-    columns = {**whole["columns"], "label": ""}
-    other = parse_config({**whole, **beside_clouds, "columns": columns}, tmp_path / "my.toml")
-    named = {name for table in (whole, beside_clouds) for name in table}
-    assert named == set(FolderConfig.model_fields) - {"file"}
-    for name in ("clouds", "columns", "tiles"):
-        assert set(whole[name]) == set(type(getattr(config, name)).model_fields)
-    for name in ("poses", "sensor"):
-        assert set(beside_clouds[name]) == set(type(getattr(other, name)).model_fields)
-    assert Folder(other.text()).spec().classes == ("ground", "vegetation", "building")
-
-
-# ---------------------------------------------------------------- damaged descriptions
-
-
-@pytest.mark.parametrize(
-    ("change", "message", "field"),
-    [
-        ({"colums": {}}, "no key 'colums'.*did you mean 'columns'", "colums"),
-        ({"clouds": {"file": ["*"]}}, "missing|no key 'file'.*'files'", "clouds"),
-        ({"clouds": {"files": []}}, "at least 1 item", "clouds.files"),
-        ({"clouds": {"files": ["*"], "scale": 0}}, "greater than 0", "clouds.scale"),
-        ({"classes": {}}, "at least 1", "classes"),
-        ({"ignored": {"2": "x"}}, "id 2 is a class and ignored", "whole"),
-        ({"classes": {"70000": "x"}}, "70000 is not within", "whole"),
-        ({"columns": {"color": ["r", "g"]}}, "color is three columns", "columns"),
-        ({"subsets": {"val": ["x"], "val_share": 0.1}}, "patterns or shares", "subsets"),
-        ({"name": "a b"}, "name is letters", "whole"),
-        ({"labels": {"files": "{stem}.txt"}}, "not both", "whole"),
-        ({"poses": {"files": "{sten}.txt"}}, "{sten} stands for nothing", "whole"),
-        ({"sensor": {"height": 64}}, "a key is missing", "sensor.fov_up_deg"),
-    ],
-)
-def test_a_wrong_key_is_named(tmp_path: Path, change: dict[str, Any], message: str, field: str) -> None:
-    table = text_folder(tmp_path / "data", 1) | change
-    with pytest.raises(DataError, match=message) as caught:
-        parse_config(table, tmp_path / "my.toml")
-    assert field in str(caught.value.where["field"])
-
-
-def test_a_description_that_is_no_toml(tmp_path: Path) -> None:
-    path = tmp_path / "my.toml"
-    with pytest.raises(DataError, match="cannot be read"):
-        read_config(path)
-    path.write_text("name = ign\n")
-    with pytest.raises(DataError, match=r"no TOML.*line 1"):
-        read_config(path)
-
-
 # ---------------------------------------------------------------- damaged folders
 
 
@@ -345,6 +272,21 @@ def test_missing_labels_and_labels_of_another_cloud(tmp_path: Path) -> None:
     np.save(root / "a_l.npy", scene(30, 0)[1])
     units = units_of(reader_of(table, tmp_path), ReadOptions(allow_partial=True))
     assert [unit.scans[0].labelled for unit in units] == [True, False]
+
+
+def test_a_folder_of_which_some_clouds_have_labels(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    for number in range(3):
+        np.save(root / f"c0{number}.npy", scene(30, 0)[0])
+    np.save(root / "c01_l.npy", np.full(30, 6))
+    clouds = {"files": ["c0?.npy"], "group": "folder"}
+    table = {"name": "n", "root": str(root), "clouds": clouds, "labels": {"files": "{stem}_l.npy"}, "classes": CLASSES}
+    reader = reader_of(table, tmp_path)
+    (unit,) = units_of(reader, ReadOptions(allow_partial=True))
+    info, shards = convert(reader, unit, tmp_path / "out")
+    assert (info.labelled, info.class_counts, info.ignored) == ([False, True, False], [0, 0, 30], 0)
+    assert shards["labels"].read("label", 1).tolist() == [2] * 30
 
 
 def test_text_labels_that_end_early(tmp_path: Path) -> None:
