@@ -45,12 +45,12 @@ class Block:
     """Rows of a cloud.
 
     Attributes:
-        points: (n, 3) float64, meters, in the frame of the whole cloud; NaN and infinity are left in.
+        points: (n, 3) float64 or float32, meters, in the frame of the whole cloud; NaN and infinity are left in.
         columns, truths: as in ``Fields``.
         label: (n,) uint8 train ids; None without.
     """
 
-    points: npt.NDArray[np.float64]
+    points: npt.NDArray[np.float64] | npt.NDArray[np.float32]
     columns: dict[str, Array] = field(default_factory=dict)
     label: npt.NDArray[np.uint8] | None = None
     truths: dict[str, Array] = field(default_factory=dict)
@@ -233,7 +233,7 @@ def _together(blocks: Sequence[Block]) -> dict[str, Array]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _finite(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_] | None:
+def _finite(points: Array) -> npt.NDArray[np.bool_] | None:
     """(n,) rows without NaN and infinity; None where a sum says that all are."""
     flat = points.ravel()
     with np.errstate(all="ignore"):
@@ -243,7 +243,7 @@ def _finite(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_] | None:
     return np.asarray(axes[:, 0] & axes[:, 1] & axes[:, 2])
 
 
-def _origin(points: npt.NDArray[np.float64], tile: Tile | None) -> npt.NDArray[np.float64]:
+def _origin(points: Array, tile: Tile | None) -> npt.NDArray[np.float64]:
     """Whole meters in the middle of the points (of the tile), at the height of the lowest.
 
     Coordinates in the millions of meters would lose centimeters in float32.

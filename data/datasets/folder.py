@@ -68,7 +68,7 @@ class Folder(CloudReader):
         labels = self._labels(scan.files["labels"].path, path, rows) if "labels" in scan.files else None
         done = 0
         for table in source.tables(list(dict.fromkeys([*axes, *others])), rows):
-            points = np.stack([table[axis] for axis in axes], axis=1).astype(np.float64) * self.config.clouds.scale
+            points = _points([table[axis] for axis in axes], self.config.clouds.scale)
             block = Block(points, self._columns(path, table))
             if self.config.columns.label:
                 self._add_labels(block, table[self.config.columns.label], spec, scan.scan_id, path, done)
@@ -119,7 +119,10 @@ class Folder(CloudReader):
         columns, found = self.config.columns, dict[str, Array]()
         if columns.intensity:
             low, high = columns.intensity_range
-            found["intensity"] = ((table[columns.intensity].astype(np.float64) - low) / (high - low)).astype(np.float32)
+            values = table[columns.intensity]
+            if (low, high) != (0.0, 1.0):
+                values = (values.astype(np.float64) - low) / (high - low)
+            found["intensity"] = values.astype(np.float32)
         if columns.color:
             color = _joined(path, table, columns.color, "color").astype(np.float64) * (255 / columns.color_max)
             found["color"] = np.nan_to_num(color.round()).clip(0, 255).astype(np.uint8)
@@ -166,6 +169,17 @@ class Folder(CloudReader):
                 extrinsic = np.array(image.extrinsic).reshape(4, 4)
                 found.append(Camera(image.name, Path(name).as_posix(), image.size, intrinsic, extrinsic))
         return found
+
+
+def _points(axes: Sequence[Array], scale: float) -> npt.NDArray[np.float64] | npt.NDArray[np.float32]:
+    """(n, 3) meters; numbers that are stored in 32 bits stay so."""
+    small = scale == 1 and all(axis.dtype == np.float32 for axis in axes)
+    points = np.empty((len(axes[0]), 3), np.float32 if small else np.float64)
+    for column, values in enumerate(axes):
+        points[:, column] = values
+    if scale != 1:
+        points *= scale
+    return points
 
 
 def _joined(path: str, table: Table, names: Sequence[str], role: str) -> Array:
