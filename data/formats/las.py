@@ -13,12 +13,11 @@ import numpy as np
 from ssl3d.data.errors import Ssl3dError
 from ssl3d.data.formats.cloud import Options, Source, Table, native
 from ssl3d.data.formats.fixed import truncated
+from ssl3d.data.formats.laz_chunks import check_chunks
 from ssl3d.data.formats.problems import beginning, damaged, no_points, wrong_magic
 
 _RECORD_BYTES = 54
 """The least bytes of a variable length record (LAS 1.4, section 2.5)."""
-_LEAST_CHUNK_BYTES = 20
-"""A chunk begins with a point that is not compressed; the shortest format has 20 bytes."""
 HINT = "pip install 'ssl3d[las]'"
 
 
@@ -46,12 +45,13 @@ class LasSource(Source):
                 "software": str(header.generating_software).strip("\0 "),
             }
             held = max(0, size - int(header.offset_to_point_data)) // int(header.point_format.size)
-        if compressed and not laspy.LazBackend.detect_available():
+        if compressed and not laspy.LazBackend.Lazrs.is_available():
             raise Ssl3dError("reading .laz files needs the package lazrs", where={"file": path}, hint=HINT)
         if count == 0:
             raise no_points(path)
         if compressed:
-            _check_chunks(path, size, int(header.offset_to_point_data))
+            with self._reading(path):
+                check_chunks(path, size, header)
         if not compressed and held < count:
             raise truncated(path, held, count, "points")
         super().__init__(path, "las", columns, count, facts)
@@ -62,13 +62,16 @@ class LasSource(Source):
             yield
         except Ssl3dError:
             raise
-        except Exception as error:  # laspy and its decompressors raise what they like
+        except BaseException as error:  # laspy raises what it likes; a panic of Rust is no Exception
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise damaged(path, f"the file is damaged: {error}", "copy it again", after_point=done) from error
 
     def tables(self, names: Sequence[str], chunk: int) -> Iterator[Table]:
         total, count = 0, self.count or 0
         with self._reading(self.path):
-            reader = self._laspy.open(str(self.path), read_evlrs=False)
+            backend = self._laspy.LazBackend.Lazrs  # the parallel one takes memory for chunks as long as a header says
+            reader = self._laspy.open(str(self.path), read_evlrs=False, laz_backend=backend)
         with reader:
             while total < count:
                 with self._reading(self.path, total):
@@ -101,27 +104,6 @@ def _check_records(path: Path, size: int) -> None:
     if points_at > size or header_bytes + _RECORD_BYTES * records > points_at:
         what = f"the header is damaged: {records} records before the points, which begin at byte {points_at} of {size}"
         raise damaged(path, what, "copy it again", byte=96)
-
-
-def _check_chunks(path: Path, size: int, points_at: int) -> None:
-    """DataError when the table of compressed chunks is damaged: lazrs ends the process when it asks for memory."""
-    with path.open("rb") as handle:
-        handle.seek(points_at)
-        place = handle.read(8)
-        if place == b"\xff" * 8:  # written to a stream: the place of the table stands at the end
-            handle.seek(size - 8)
-            place = handle.read(8)
-        table_at = int.from_bytes(place, "little")
-        room = table_at - points_at - 8
-        if len(place) < 8 or room < 0 or table_at + 8 > size:
-            raise damaged(
-                path, "the file is truncated: its table of chunks is missing", "copy it again", byte=points_at
-            )
-        handle.seek(table_at + 4)
-        chunks = int.from_bytes(handle.read(4), "little")
-    if chunks * _LEAST_CHUNK_BYTES > room:
-        what = f"the table of chunks is damaged: {chunks} chunks in {room} bytes"
-        raise damaged(path, what, "copy it again", byte=table_at)
 
 
 def open_las(path: Path, size: int, options: Options) -> Source:

@@ -84,6 +84,8 @@ def test_counts_that_the_file_has_no_room_for(tmp_path: Path, laspy: Any) -> Non
         (96, b"\xff" * 4, "points, which begin at byte 4294967295"),
         (points_at, b"\x7f" * 8, "table of chunks is missing"),
         (table_at + 4, b"\xff" * 4, "4294967295 chunks in"),
+        (table_at + 9, b"\x10", "table of chunks is damaged|layers of chunk 0"),
+        (points_at + 8 + 34 + 8, b"\xff\xff\xff\x7f", "the layers of chunk 0 end at byte"),  # 30 bytes and a float
     ]:
         path.write_bytes(content[:where] + value + content[where + len(value) :])
         with pytest.raises(DataError, match=message) as caught:
