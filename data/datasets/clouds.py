@@ -37,6 +37,10 @@ from ssl3d.data.spec import DatasetSpec
 
 _LABEL = "label"
 _TRUTH = "truth:"
+_FARTHEST = 1e12
+"""Meters."""
+_SAMPLE = 10_000
+"""Points that decide where an origin is."""
 Array = npt.NDArray[Any]
 
 
@@ -127,8 +131,10 @@ class CloudReader(DatasetReader):
         points = rows[POSITION]
         finite = _finite(points)
         origin = np.zeros(3) if self.own_frame else _origin(points if finite is None else points[finite], tile)
+        with np.errstate(over="ignore", invalid="ignore"):  # of rows that become 0 below
+            near = (points - origin if origin.any() else points).astype(np.float32)
         scan = RawScan(
-            points=(points - origin if origin.any() else points).astype(np.float32),
+            points=near,
             columns={name: np.ascontiguousarray(rows[name]) for name in unit.fields.columns},
             label=np.array(rows[_LABEL]) if labelled else None,
             truths={name: np.ascontiguousarray(rows[_TRUTH + name]) for name in unit.fields.truths} if labelled else {},
@@ -234,22 +240,22 @@ def _together(blocks: Sequence[Block]) -> dict[str, Array]:
 
 
 def _finite(points: Array) -> npt.NDArray[np.bool_] | None:
-    """(n,) rows without NaN and infinity; None where a sum says that all are."""
+    """(n,) rows without NaN, infinity and numbers that are no place on Earth; None where a sum says that all are."""
     flat = points.ravel()
     with np.errstate(all="ignore"):
-        if np.isfinite(np.dot(flat, flat)):
+        if np.dot(flat, flat) < _FARTHEST**2:
             return None
-    axes = np.isfinite(points)
+        axes = np.abs(points) < _FARTHEST
     return np.asarray(axes[:, 0] & axes[:, 1] & axes[:, 2])
 
 
 def _origin(points: Array, tile: Tile | None) -> npt.NDArray[np.float64]:
-    """Whole meters in the middle of the points (of the tile), at the height of the lowest.
+    """Whole meters in the middle of the points (of the tile), at the height of the lowest hundredth.
 
-    Coordinates in the millions of meters would lose centimeters in float32.
+    Coordinates in the millions of meters would lose centimeters in float32. Single outliers do not move it.
     """
     if not len(points):
         return np.zeros(3)
-    low, high = np.array([(axis.min(), axis.max()) for axis in points.T]).T
-    x, y = tile.center if tile is not None and tile.size else (low[:2] + high[:2]) / 2
-    return np.floor([x, y, low[2]])
+    some = points[:: max(1, len(points) // _SAMPLE)]
+    x, y = tile.center if tile is not None and tile.size else np.median(some[:, :2], axis=0)
+    return np.floor([x, y, np.percentile(some[:, 2], 1)])

@@ -93,6 +93,19 @@ def test_text_with_coordinates_in_the_millions(tmp_path: Path) -> None:
     assert shards["labels"].read("label", 0).tolist() == [train.get(int(raw), IGNORE) for raw in ids]
 
 
+def test_an_outlier_takes_no_precision_from_the_others(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    points = scene(200, 0)[0] + FAR
+    points[3], points[4] = 1e11, 1e300
+    np.save(root / "a.npy", points)
+    reader = reader_of({"name": "n", "root": str(root), "clouds": {"files": ["*"]}, "classes": CLASSES}, tmp_path)
+    info, shards = convert(reader, units_of(reader)[0], tmp_path / "out")
+    at = shards["points"].read("points", 0).astype(np.float64) + shards["points"].read("origin", 0)
+    assert np.abs(at - points)[5:].max() < 0.001 and info.not_finite == 1
+    assert np.isfinite(at).all()
+
+
 def test_the_reader_is_made_from_its_text_alone(tmp_path: Path) -> None:
     config = parse_config(text_folder(tmp_path / "data"), tmp_path / "my.toml")
     again = FolderConfig.from_text(config.text())
