@@ -57,14 +57,14 @@ class Rows:
         line = self.line
         threads = numba.get_num_threads()
         with ThreadPoolExecutor(threads) as pool:
-            for block, lines in self._blocks(chunk):
-                matrix = self._parse(block, lines, line, slots, len(wanted), pool, threads)
+            for block in self._blocks(chunk):
+                matrix, lines = self._parse(block, line, slots, len(wanted), pool, threads)
                 line += lines
                 for start in range(0, len(matrix), chunk):
                     yield matrix[start : start + chunk]
 
-    def _blocks(self, chunk: int) -> Iterator[tuple[bytes, int]]:
-        """Whole lines with their line feeds, and how many they are."""
+    def _blocks(self, chunk: int) -> Iterator[bytes]:
+        """Whole lines with their line feeds."""
         size = min(max(chunk * _BYTES_OF_A_ROW, _SMALLEST_BLOCK), _LARGEST_BLOCK)
         left = self.limit
         rest = b""
@@ -81,35 +81,34 @@ class Rows:
                 block, rest = block[:cut], block[cut:]
                 if len(rest) > _LONGEST_LINE:
                     raise damaged(self.path, "a line is longer than a megabyte", "this is no text file of points")
-                lines = block.count(b"\n")
-                if left is not None and lines >= left:
-                    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
-                    block, lines = block[: int(ends[left - 1]) + 1], left
-                left = None if left is None else left - lines
-                if lines:
-                    yield block, lines
+                if left is not None:
+                    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))[:left]
+                    block = block[: int(ends[-1]) + 1] if len(ends) else b""
+                    left -= len(ends)
+                if block:
+                    yield block
                 if not more:
                     return
 
     def _parse(
         self,
         block: bytes,
-        lines: int,
         first: int,
         slots: np.ndarray,
         width: int,
         pool: ThreadPoolExecutor,
         threads: int,
-    ) -> F64:
+    ) -> tuple[F64, int]:
+        """The rows of a block whose first line is line ``first``, and how many lines it has."""
         parts = max(1, min(threads, len(block) // _WORK_OF_A_THREAD))
         cuts = [0, *(block.find(b"\n", k * len(block) // parts) + 1 for k in range(1, parts)), len(block)]
+        data = np.frombuffer(block, np.uint8)
         tops = [0]
         for k in range(parts):
-            tops.append(tops[-1] + block.count(b"\n", cuts[k], cuts[k + 1]))
-        data = np.frombuffer(block, np.uint8)
+            tops.append(tops[-1] + int(np.count_nonzero(data[cuts[k] : cuts[k + 1]] == ord("\n"))))
         comments = np.zeros(256, np.bool_)
         comments[list(self.comments.encode())] = True
-        out = np.empty((lines, width))
+        out = np.empty((tops[-1], width))
 
         def part(k: int) -> tuple[int, int, int, int, int]:
             found: tuple[int, int, int, int, int] = parse_lines(
@@ -130,8 +129,8 @@ class Rows:
                 text = block[at : block.index(b"\n", at)]
                 raise self._wrong(code, first + top + line, text.decode("utf-8", "replace"), field)
         if all(rows == tops[k + 1] - tops[k] for k, (rows, *_) in enumerate(results)):
-            return out
-        return np.concatenate([out[tops[k] : tops[k] + rows] for k, (rows, *_) in enumerate(results)])
+            return out, tops[-1]
+        return np.concatenate([out[tops[k] : tops[k] + rows] for k, (rows, *_) in enumerate(results)]), tops[-1]
 
     def _wrong(self, code: int, line: int, text: str, field: int) -> DataError:
         width = len(self.names)
