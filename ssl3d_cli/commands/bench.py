@@ -32,6 +32,14 @@ STAGES_EPILOG = """\
   ssl3d bench stages --json stages.json
   ssl3d bench stages --quick          smaller inputs: a look, not a claim"""
 
+FORMATS_EPILOG = """\
+[bold]Example[/]
+
+  ssl3d bench formats --json formats.json
+  ssl3d bench formats --quick         smaller files: a look, not a claim
+
+For text the fastest of polars, pyarrow, pandas and numpy that is installed is the rival: `pip install polars` first."""
+
 METHODS_EPILOG = """\
 [bold]Example[/]
 
@@ -78,6 +86,22 @@ def stages(
     rows = measured.run(progress=console.ConsoleProgress(), jobs=jobs, quick=quick)
     machine = describe_machine(f"ssl3d bench stages{' --quick' if quick else ''} --jobs {jobs}")
     finish(rows, machine, json_file, start)
+
+
+@app.command(epilog=FORMATS_EPILOG)
+def formats(
+    json_file: JsonFile = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller files.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Reading loose files, against cp of the same bytes and the CSV readers that are installed."""
+    from ssl3d.benchmarks import formats as measured
+
+    start = time.monotonic()
+    points, repeats = (200_000, 3) if quick else (5_000_000, 5)
+    with tempfile.TemporaryDirectory(prefix="ssl3d-bench-") as temporary:
+        rows = measured.formats(Path(temporary), points=points, repeats=repeats)
+    finish(rows, describe_machine(f"ssl3d bench formats{' --quick' if quick else ''}"), json_file, start)
 
 
 @app.command(epilog=METHODS_EPILOG)
