@@ -304,6 +304,10 @@ def stop_on_signal(echo: float = 0.0) -> Iterator[_Stop]:
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield stop
+    except BaseException:
+        if echo:  # ``torchrun`` stops this process as soon as another one is gone: first it says what it has to say
+            before = dict.fromkeys(numbers, signal.SIG_IGN)
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
