@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib import resources
 from typing import Any
@@ -69,6 +69,7 @@ class DatasetSpec:
         official: name -> published lists of labelled scans by ratio in percent ("1", "10"); see ``data.official``.
         defaults: ``key=value`` that training begins with on this dataset; keys that a method or backbone does not have
             are left out.
+        submission: group -> what the file of its predictions is called where its server wants it otherwise.
         regimes: word after ``ssl3d split --regime`` -> ``scan`` (each scan by itself) or ``group`` (the sequence, scene
             or area that a scan belongs to).
         label_sets: words after ``ssl3d prepare --labels``: ``labels``, and where there are any, ``scribbles``.
@@ -92,6 +93,7 @@ class DatasetSpec:
     regimes: Mapping[str, str]
     defaults: tuple[str, ...] = ()
     label_sets: tuple[str, ...] = ("labels",)
+    submission: Mapping[str, str] = field(default_factory=dict)
     ignore: int = IGNORE
 
     @property
@@ -211,6 +213,7 @@ def _build(table: Mapping[str, Any], variant: str, chosen: Mapping[str, Any]) ->
         regimes=table.get("regimes", {"scan": "scan"}),
         defaults=tuple(table.get("defaults", ())),
         label_sets=tuple(table.get("label_sets", ("labels",))),
+        submission=table.get("submission", {}),
     )
 
 

@@ -163,9 +163,14 @@ def scans_of(product: Product) -> list[ScanRef]:
 
 
 def spec_of(product: Product) -> DatasetSpec:
-    """The specification (classes, maps, splits) that a prepare product was made with."""
+    """The specification (classes, maps, splits) that a prepare product was made with.
+
+    Raises:
+        UsageError: it was made by another version of ssl3d.
+    """
     from ssl3d.data.datasets.registry import get_reader
 
+    check_version(product)
     identity = product.manifest.identity
     spec = get_reader(identity["reader"], identity.get("config", "")).spec(product.manifest.params["classes"])
     return replace(spec, splits=_splits_of(product, spec.splits))

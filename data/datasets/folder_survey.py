@@ -20,6 +20,7 @@ from ssl3d.data.datasets.source import (
     Layout,
     Problem,
     ReadOptions,
+    Severity,
     SourceFile,
     SourceScan,
     SourceUnit,
@@ -257,9 +258,10 @@ def _find_labels(config: FolderConfig, root: Path, cloud: Cloud, group: Group, p
     file = SourceFile.find(path)
     if file is None:
         if group.subset != "test":
-            severity, hint = ("warning", None) if partial else ("error", f"correct labels.files, {_PARTIAL}")
+            severity: Severity = "warning" if partial else "error"
             where = {"file": path, "cloud": cloud.relative}
-            group.problems.append(Problem(severity, "a cloud has no labels", where, hint))  # type: ignore[arg-type]
+            hint = None if partial else f"correct labels.files, {_PARTIAL}"
+            group.problems.append(Problem(severity, "a cloud has no labels", where, hint))
         return
     cloud.files["labels"] = file
     try:
@@ -289,8 +291,8 @@ def _report(config: FolderConfig, group: Group) -> GroupReport:
     problems = group.problems[:_NAMED]
     if len(group.problems) > _NAMED:
         more = group.problems[_NAMED:]
-        worst = "error" if any(problem.severity == "error" for problem in more) else "warning"
-        problems.append(Problem(worst, f"{len(more)} more problems of this group", {"group": group.name}))  # type: ignore[arg-type]
+        worst: Severity = "error" if any(problem.severity == "error" for problem in more) else "warning"
+        problems.append(Problem(worst, f"{len(more)} more problems of this group", {"group": group.name}))
     return GroupReport(group.name, group.subset, len(group.clouds), None, facts, tuple(problems))
 
 

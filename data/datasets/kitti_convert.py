@@ -10,11 +10,10 @@ import numpy.typing as npt
 import xxhash
 
 from ssl3d.data.datasets.kitti_files import calibration, image_size, read_pose
-from ssl3d.data.datasets.raw import map_labels, mend_points, read_binary
+from ssl3d.data.datasets.raw import first_three, map_labels, mend_points, note_intensity, read_binary
 from ssl3d.data.datasets.source import Camera, Fields, RawScan, SourceFile, SourceUnit
 from ssl3d.data.spec import DatasetSpec
 
-_XYZ_AND_REST = np.dtype([("xyz", "V12"), ("remission", "<f4")])
 _STRANGE = "points with a remission outside of 0..1: is this another sensor's data in the same layout?"
 _NO_IMAGE = "images left out that are neither PNG nor JPEG"
 
@@ -33,9 +32,7 @@ def read_scan(unit: SourceUnit, position: int, spec: DatasetSpec, digest: xxhash
     """
     source = unit.scans[position]
     raw = read_binary(source.files["points"], "<f4", digest, columns=4)
-    # one strided copy of 12-byte items is twice as quick as raw[:, :3]
-    points = np.ascontiguousarray(raw.view(_XYZ_AND_REST)["xyz"]).view("<f4").reshape(-1, 3)
-    scan = RawScan(points, {"intensity": np.ascontiguousarray(raw[:, 3])})
+    scan = RawScan(first_three(raw), {"intensity": np.ascontiguousarray(raw[:, 3])})
     if (file := source.files.get("labels")) is not None:
         words = read_binary(file, "<u4", digest)
         ids = words.view("<u2")[::2].astype(np.intp)
@@ -45,9 +42,7 @@ def read_scan(unit: SourceUnit, position: int, spec: DatasetSpec, digest: xxhash
         words = read_binary(file, "<u4", digest)
         scan.scribble, _ = map_labels(words.view("<u2")[::2].astype(np.intp), spec, source.scan_id, file.path)
     mend_points(scan, zero_is_none=True, measured=("intensity",))
-    intensity = scan.columns["intensity"]
-    if len(intensity) and (intensity.min() < 0 or intensity.max() > 1):
-        scan.notes[_STRANGE] = int(np.count_nonzero((intensity < 0) | (intensity > 1)))
+    note_intensity(scan, _STRANGE)
     if unit.fields.pose:
         scan.pose = read_pose(unit.shared["poses"], unit.shared["calib"], source.details)
     if unit.fields.cameras and "image" in source.files:

@@ -185,7 +185,7 @@ class VersionSurvey:
             self._meet("no panoptic" if panoptic is None else "panoptic", scan_id)
             files |= {"panoptic": panoptic} if panoptic else {}
         calibration = tables.calibrations[lidar.calibration]
-        details = Details(lidar.token, calibration.mount, tables.ego[lidar.ego], tuple(self._cameras(frame)))
+        details = Details(calibration.mount, tables.ego[lidar.ego], tuple(self._cameras(frame)))
         return SourceScan(
             scan_id, files, points.size // POINT_BYTES, "labels" in files, details=details, alias=lidar.token
         )

@@ -43,6 +43,12 @@ def read_binary(
     return found if columns == 1 else found.reshape(-1, columns)
 
 
+def first_three(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """``rows[:, :3]`` (n, 3) of contiguous rows (n, k > 3), copied; as items of 12 bytes, which is twice as quick."""
+    item = np.dtype([("xyz", "V12"), ("rest", f"V{4 * (rows.shape[1] - 3)}")])
+    return np.ascontiguousarray(rows.view(item)["xyz"]).view("<f4").reshape(-1, 3)
+
+
 def read_bytes(file: SourceFile, digest: xxhash.xxh3_128 | None = None) -> bytes:
     """A whole file. DataError when it cannot be read or changed since it was found."""
     try:
@@ -136,6 +142,13 @@ def mend_points(scan: RawScan, *, zero_is_none: bool, measured: Sequence[str] = 
         for label in (scan.label, scan.scribble):
             if label is not None:
                 label[mask] = IGNORE
+
+
+def note_intensity(scan: RawScan, kind: str) -> None:
+    """Counts intensities outside of 0..1, where this dataset has none. ``kind``: what to call them."""
+    intensity = scan.columns["intensity"]
+    if len(intensity) and (intensity.min() < 0 or intensity.max() > 1):
+        scan.notes[kind] = int(np.count_nonzero((intensity < 0) | (intensity > 1)))
 
 
 def _suspicious(values: npt.NDArray[Any]) -> bool:

@@ -25,6 +25,7 @@ from ssl3d.data.errors import DataError, UsageError
 from ssl3d.data.spec import DatasetSpec, load_spec
 
 LabelSet = Literal["labels", "scribbles"]
+Severity = Literal["error", "warning"]
 Stamp = tuple[int, int]
 """Size in bytes and modification time in nanoseconds."""
 Array = npt.NDArray[Any]
@@ -54,7 +55,7 @@ class SourceFile(NamedTuple):
 class Problem:
     """One thing that is wrong (``error``) or noteworthy (``warning``) with the user's files."""
 
-    severity: Literal["error", "warning"]
+    severity: Severity
     what: str
     where: Mapping[str, object] = field(default_factory=dict)
     hint: str | None = None

@@ -165,6 +165,11 @@ def in_workers(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], job
         ) from error
 
 
+def written_bytes(out: Path) -> int:
+    """Of all files below ``out``."""
+    return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
 def finish(out: Path, manifest: Mapping[str, object]) -> None:
     """The manifest, last of all: who finds it finds a complete dataset."""
     write_file(out / MANIFEST, (json.dumps(dict(manifest), indent=1) + "\n").encode())

@@ -20,7 +20,7 @@ from ssl3d.data.errors import UsageError
 from ssl3d.data.synthetic.frames import lidar_poses
 from ssl3d.data.synthetic.layouts import LAYOUTS, layout_of
 from ssl3d.data.synthetic.layouts.base import StreetLayout, Unit
-from ssl3d.data.synthetic.output import claim, finish, in_workers, writing
+from ssl3d.data.synthetic.output import claim, finish, in_workers, writing, written_bytes
 from ssl3d.data.synthetic.presets import PRESETS
 
 __all__ = [
@@ -98,7 +98,7 @@ def generate_street(
         writer.write_tables(out, preset, seed)
         if not (out / MANIFEST).exists():
             finish(out, _manifest(writer, out, preset, seed, by_group))
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    size = written_bytes(out)
     total = sum(by_group.values(), Counter())
     points = {name: total[name] for name in next(iter(by_group.values()))}
     return StreetSummary(len(units), points, size, time.monotonic() - start)

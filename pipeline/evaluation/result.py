@@ -15,9 +15,14 @@ from ssl3d.pipeline.files import read_json, write_json
 SCHEMA = 1
 
 
+def how(weights: str, augment: Sequence[str]) -> list[str]:
+    """What is not as usual about an evaluation: ``["ema", "tta flip rotate"]``."""
+    return ([] if weights == "own" else [weights]) + ([f"tta {' '.join(augment)}"] if augment else [])
+
+
 def display_name(run: str, weights: str, augment: Sequence[str]) -> str:
     """``RUN``, ``RUN (ema)``, ``RUN (ema, tta flip rotate)``."""
-    notes = ([] if weights == "own" else [weights]) + ([f"tta {' '.join(augment)}"] if augment else [])
+    notes = how(weights, augment)
     return f"{run} ({', '.join(notes)})" if notes else run
 
 

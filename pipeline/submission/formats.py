@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +13,11 @@ from ssl3d.data.atomic import replacing, write_whole
 from ssl3d.data.errors import UsageError
 from ssl3d.data.formats.write import WRITTEN, Labelled, labelled_bytes
 from ssl3d.data.scan import IGNORE, View
-from ssl3d.data.spec import DatasetSpec
+from ssl3d.data.spec import DatasetSpec, load_spec
 from ssl3d.data.text import nearest
 from ssl3d.pipeline.dataset import PreparedDataset, ScanRef
 from ssl3d.pipeline.submission.nuscenes import submission_json
 from ssl3d.pipeline.submission.rules import Expected
-from ssl3d.pipeline.submission.semantic3d import REDUCED
 
 Labels = npt.NDArray[np.uint8]
 _PAIR = np.dtype([("row", "<u4"), ("id", "u1")])
@@ -32,15 +30,13 @@ _ROWS = 1 << 22
 class PredictionFormat(ABC):
     """How predictions are written.
 
-    Class attributes:
+    Attributes:
         name: as typed after ``--format``.
         datasets: whose scans can be written so; () for any.
-        example: where the prediction of a scan lies, for people.
     """
 
-    name: ClassVar[str]
-    datasets: ClassVar[tuple[str, ...]] = ()
-    example: ClassVar[str]
+    name: str
+    datasets: tuple[str, ...] = ()
 
     @abstractmethod
     def path(self, scan: ScanRef) -> PurePosixPath:
@@ -80,7 +76,6 @@ class KittiFormat(PredictionFormat):
 
     name = "semantickitti"
     datasets = ("semantickitti", "semanticposs")
-    example = "sequences/SS/predictions/FFFFFF.label"
 
     def path(self, scan: ScanRef) -> PurePosixPath:
         return PurePosixPath("sequences", scan.group, "predictions", scan.scan_id.split("/")[1] + ".label")
@@ -98,7 +93,6 @@ class NuScenesFormat(PredictionFormat):
 
     name = "nuscenes"
     datasets = ("nuscenes",)
-    example = "lidarseg/test/TOKEN_lidarseg.bin"
 
     def path(self, scan: ScanRef) -> PurePosixPath:
         return PurePosixPath("lidarseg", scan.subset, f"{scan.alias}_lidarseg.bin")
@@ -123,7 +117,6 @@ class ScanNetFormat(PredictionFormat):
 
     name = "scannet"
     datasets = ("scannet",)
-    example = "SCAN.txt"
 
     def path(self, scan: ScanRef) -> PurePosixPath:
         return PurePosixPath(scan.scan_id.split("/")[-1] + ".txt")
@@ -139,13 +132,12 @@ class Semantic3DFormat(PredictionFormat):
 
     name = "semantic3d"
     datasets = ("semantic3d",)
-    example = "sg27_10-reduced.labels"
 
     def path(self, scan: ScanRef) -> PurePosixPath:
         return PurePosixPath(f"{HIDDEN}tiles", f"{scan.scan_id}.bin")
 
     def submitted(self, scan: ScanRef) -> PurePosixPath:
-        return PurePosixPath(REDUCED.get(scan.group, f"{scan.group}.labels"))
+        return PurePosixPath(load_spec(self.name).submission.get(scan.group, f"{scan.group}.labels"))
 
     def encode(self, label: Labels, spec: DatasetSpec, view: Callable[[], View]) -> bytes:
         rows = view().extras.get("source_row", np.arange(len(label)))
@@ -178,8 +170,7 @@ class PointsFormat(PredictionFormat):
     """Points in the frame of the dataset (origin added), original ids, colors of the classes; for any dataset."""
 
     def __init__(self, name: str) -> None:
-        self.name = name  # type: ignore[misc]
-        self.example = f"SCAN.{name}"  # type: ignore[misc]
+        self.name = name
 
     def path(self, scan: ScanRef) -> PurePosixPath:
         return PurePosixPath(f"{scan.scan_id}.{self.name}")

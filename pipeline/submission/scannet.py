@@ -13,8 +13,8 @@ from ssl3d.pipeline.submission.rules import NOT_TEXT, WRONG_LENGTH, WRONG_VALUE,
 
 BAD_LINE = "a line is not `relative/mask.txt label_id confidence`"
 NO_MASK = "a mask that is named is not in the archive"
-VALID = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39)
-"""NYU40 ids of the 20 classes; instances have all but 1 (wall) and 2 (floor)."""
+STRUCTURE = ("wall", "floor")
+"""Classes of the benchmark that have no instances."""
 
 
 class ScanNetRules(Rules):
@@ -45,18 +45,32 @@ class ScanNetRules(Rules):
 
     def content(self, entry: str, content: bytes, points: int | None) -> Iterator[tuple[str, str]]:
         if _is_instances(content):
-            yield from _instances(entry, content)
+            yield from self._instances(entry, content)
             return
         ids = lines_of(content)
         if ids is None:
             yield NOT_TEXT, entry
         elif not len(ids) or (points is not None and len(ids) != points):
             yield WRONG_LENGTH, f"{entry}: {len(ids)} lines" + (f" for {points} vertices" if points else "")
-        elif wrong := strange(ids, np.array([0, *VALID])):
+        elif wrong := strange(ids, np.array([0, *self.spec().learning_map_inv.values()])):
             yield WRONG_VALUE, f"{entry}: {wrong}"
 
     def extra(self, entry: str) -> bool:
         return "/" in entry and entry.endswith(".txt")  # masks
+
+    def _instances(self, entry: str, content: bytes) -> Iterator[tuple[str, str]]:
+        spec = self.spec()
+        valid = [spec.learning_map_inv[k] for k, name in enumerate(spec.classes) if name not in STRUCTURE]
+        for number, line in enumerate(content.splitlines(), start=1):
+            words = line.decode(errors="replace").split(" ")
+            try:
+                mask, label, confidence = words
+                fine = int(label) in valid and np.isfinite(float(confidence))
+            except ValueError:
+                fine = False
+            if not fine or mask.startswith("/") or ".." in mask.split("/"):
+                yield BAD_LINE, f"{entry} line {number}: {line[:80].decode(errors='replace')}"
+                return
 
 
 def _is_instances(content: bytes) -> bool:
@@ -66,16 +80,3 @@ def _is_instances(content: bytes) -> bool:
 def _masks(content: bytes) -> Iterator[str]:
     if _is_instances(content):
         yield from (line.split()[0].decode(errors="replace") for line in content.splitlines() if line.split())
-
-
-def _instances(entry: str, content: bytes) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(content.splitlines(), start=1):
-        words = line.decode(errors="replace").split(" ")
-        try:
-            mask, label, confidence = words
-            fine = int(label) in VALID[2:] and np.isfinite(float(confidence))
-        except ValueError:
-            fine = False
-        if not fine or mask.startswith("/") or ".." in mask.split("/"):
-            yield BAD_LINE, f"{entry} line {number}: {line[:80].decode(errors='replace')}"
-            return

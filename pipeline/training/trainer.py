@@ -20,7 +20,7 @@ from ssl3d.models.distributed import synchronize_batch_norm
 from ssl3d.models.methods.registry import get_method
 from ssl3d.models.sparse.backends import check_backend, use_backend
 from ssl3d.pipeline.files import read_json, temporary_files, write_json, writing
-from ssl3d.pipeline.launch import command_words, launched
+from ssl3d.pipeline.launch import command_words, finish_sentence, launched
 from ssl3d.pipeline.machine import usable_cores
 from ssl3d.pipeline.progress import Progress, Silent
 from ssl3d.pipeline.training import checkpoint
@@ -305,8 +305,9 @@ def stop_on_signal(echo: float = 0.0) -> Iterator[_Stop]:
     try:
         yield stop
     except BaseException:
-        if echo:  # ``torchrun`` stops this process as soon as another one is gone: first it says what it has to say
-            before = dict.fromkeys(numbers, signal.SIG_IGN)
+        if echo:
+            finish_sentence()
+            before = {}
         raise
     finally:
         for number, handler in before.items():

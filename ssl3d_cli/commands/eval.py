@@ -13,6 +13,7 @@ from ssl3d.data.errors import Ssl3dError, UsageError
 
 if TYPE_CHECKING:
     from ssl3d.pipeline.dataset import PreparedDataset
+    from ssl3d.pipeline.evaluation.passes import Passes
     from ssl3d.pipeline.evaluation.report import Report
     from ssl3d.pipeline.evaluation.result import EvalResult
     from ssl3d.pipeline.training.run import RunDirectory
@@ -89,7 +90,7 @@ def evaluate(
 
     for name in protocols or []:
         apply(Confusion(1), name)  # an unknown name is an error before anything is computed
-    Passes.parse(tta)
+    passes = Passes.parse(tta)
     space = options.open_workspace(workspace, create=False)
     chosen = choose_runs(space, runs or [], dataset, subset, weights)
     start = time.monotonic()
@@ -99,7 +100,7 @@ def evaluate(
             chosen,
             subset=subset,
             weights=weights,
-            tta=tta,
+            passes=passes,
             pictures=pictures,
             overwrite=overwrite,
             jobs=jobs,
@@ -176,13 +177,12 @@ def score(
     device: str,
     folder: Path | None = None,
     weights: Weights = "auto",
-    tta: str = "none",
+    passes: Passes | None = None,
 ) -> tuple[list[EvalResult], list[Path]]:
     """Evaluates what is not evaluated yet, and draws ``pictures`` scans of each run (into a folder of ``folder``)."""
     from ssl3d.pipeline.dataset import PreparedDataset
     from ssl3d.pipeline.evaluation.evaluate import evaluate as run_evaluation
     from ssl3d.pipeline.evaluation.gallery import draw_scans
-    from ssl3d.pipeline.evaluation.passes import Passes
     from ssl3d.pipeline.evaluation.subject import subject_of
 
     place = options.resolve_device(device)
@@ -190,7 +190,7 @@ def score(
     results, drawn = [], []
     for run in runs:
         dataset = PreparedDataset(space.dataset(run.config.data.name))
-        subject = subject_of(run, weights, Passes.parse(tta))
+        subject = subject_of(run, weights, passes)
         results.append(
             run_evaluation(
                 dataset, subject, subset=subset, device=place, jobs=jobs, progress=progress, overwrite=overwrite

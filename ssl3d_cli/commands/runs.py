@@ -106,16 +106,15 @@ def evaluations(directory: RunDirectory, protocol: str) -> dict[str, float]:
     """Subset -> mIoU in percent of the evaluations kept in the run; ``val ema`` is that of the averaged weights.
 
     One that the protocol refuses is left out: `ssl3d eval` says why."""
-    from ssl3d.pipeline.evaluation.result import EvalResult
+    from ssl3d.pipeline.evaluation.result import EvalResult, how
 
     found = {}
     for path in sorted((directory.path / "eval").glob("*.json")):
         result = EvalResult.load(path)
         if result is not None:
-            weights = [] if result.weights == "own" else [result.weights]
-            augment = ["tta", *result.augment] if result.augment else []
             with suppress(Ssl3dError):
-                found[" ".join([result.subset, *weights, *augment])] = 100 * result.scores(protocol).miou
+                name = " ".join([result.subset, *how(result.weights, result.augment)])
+                found[name] = 100 * result.scores(protocol).miou
     return found
 
 

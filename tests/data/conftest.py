@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssl3d.data.datasets.source import DatasetReader, ReadOptions
+from ssl3d.data.errors import Ssl3dError
+
 KNOWN_RAW = np.array([0, 1, 10, 11, 40, 48, 50, 70, 72, 80, 81, 99, 252, 254], np.uint32)
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (1242).to_bytes(4, "big") + (375).to_bytes(4, "big")  # the part that is read
 TR = "0 -1 0 0.1 0 0 -1 -0.2 1 0 0 -0.3"
@@ -62,3 +65,34 @@ def make_kitti(tmp_path: Path) -> MakeKitti:
         return root
 
     return make
+
+
+@pytest.fixture
+def damage_at_random() -> Callable[[DatasetReader, Path, list[Path], int], int]:
+    """Cuts, scribbles over, swaps, empties or removes a file, 25 times: an error of ours or whole scans, and never
+    something else. Gives how often it was an error."""
+
+    def damage(reader: DatasetReader, root: Path, files: list[Path], seed: int) -> int:
+        rng, spec, failed = np.random.default_rng(seed), reader.spec(), 0
+        for _ in range(25):
+            file, other = (files[int(k)] for k in rng.choice(len(files), 2, replace=False))
+            content = file.read_bytes()
+            at, kind = int(rng.integers(len(content))), int(rng.integers(5))
+            noise = rng.integers(0, 256, 6, dtype=np.uint8).tobytes()
+            damaged = [content[:at], content[:at] + noise + content[at + 6 :], other.read_bytes(), b"", b""]
+            file.write_bytes(damaged[kind])
+            if kind == 4:
+                file.unlink()
+            try:
+                for unit in reader.discover(root, ReadOptions(allow_partial=True)).units:
+                    for position, scan in enumerate(unit.scans):
+                        raw = reader.read_scan(unit, position, spec)
+                        assert len(raw.points) == scan.num_points and np.isfinite(raw.points).all()
+                        assert raw.label is None or len(raw.label) == len(raw.points)
+            except Ssl3dError as error:
+                assert error.where
+                failed += 1
+            file.write_bytes(content)
+        return failed
+
+    return damage

@@ -26,7 +26,10 @@ class Unit:
 
 
 class StreetLayout(Protocol):
-    """One published layout. Everything is a function of (version, preset, seed, unit); no unit knows of others."""
+    """One published layout. Everything is a function of (version, preset, seed, unit); no unit knows of others.
+
+    Layouts derive from it: one without files of groups or tables says nothing about them.
+    """
 
     name: str
     version: int
@@ -53,9 +56,11 @@ class StreetLayout(Protocol):
 
     def write_group(self, out: Path, preset: str, seed: int, group: str) -> None:
         """Files that belong to a whole group, where missing."""
+        return
 
     def write_tables(self, out: Path, preset: str, seed: int) -> None:
         """Files that speak of all units, where missing; called when all units are written."""
+        return
 
     def payload(self, out: Path, preset: str, seed: int) -> Iterator[Path]:
         """The files whose bytes the manifest vouches for."""

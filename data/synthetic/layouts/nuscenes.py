@@ -186,7 +186,7 @@ def things(world: World) -> dict[int, Thing]:
     return found
 
 
-class NuScenesLayout:
+class NuScenesLayout(StreetLayout):
     name = "nuscenes"
     version = 1
     owned: tuple[str, ...] = (
@@ -247,9 +247,6 @@ class NuScenesLayout:
 
     def count(self, out: Path, preset: str, seed: int, unit: Unit) -> Counts:
         return named_counts(np.fromfile(self._label_file(out, preset, seed, unit), np.uint8), CATEGORIES)
-
-    def write_group(self, out: Path, preset: str, seed: int, group: str) -> None:
-        pass
 
     def write_tables(self, out: Path, preset: str, seed: int) -> None:
         from ssl3d.data.synthetic.layouts.nuscenes_tables import write_tables

@@ -128,7 +128,7 @@ def place(preset: str, seed: int, name: str) -> World:
     return world
 
 
-class Semantic3DLayout:
+class Semantic3DLayout(StreetLayout):
     name = "semantic3d"
     version = 1
     owned: tuple[str, ...] = (*(f"{cloud}.txt" for cloud in (*TRAIN, *TEST)), *(f"{cloud}.labels" for cloud in TRAIN))
@@ -171,12 +171,6 @@ class Semantic3DLayout:
             return dict.fromkeys(LABELS.values(), 0)
         text = np.fromfile(_files(out, unit.group)[1], np.uint8)
         return named_counts(text[::2] - np.uint8(ord("0")), LABELS)  # a digit and a line end
-
-    def write_group(self, out: Path, preset: str, seed: int, group: str) -> None:
-        pass
-
-    def write_tables(self, out: Path, preset: str, seed: int) -> None:
-        pass
 
     def payload(self, out: Path, preset: str, seed: int) -> Iterator[Path]:
         for unit in self.units(preset):

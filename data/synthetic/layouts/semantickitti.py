@@ -35,7 +35,7 @@ _CLASSES: tuple[tuple[str, tuple[int, ...]], ...] = (
 )
 
 
-class SemanticKittiLayout:
+class SemanticKittiLayout(StreetLayout):
     name = "semantickitti"
     version = 1
     owned: tuple[str, ...] = tuple(
@@ -71,9 +71,6 @@ class SemanticKittiLayout:
 
     def write_group(self, out: Path, preset: str, seed: int, group: str) -> None:
         write_tables(out, preset, seed, group)
-
-    def write_tables(self, out: Path, preset: str, seed: int) -> None:
-        pass
 
     def payload(self, out: Path, preset: str, seed: int) -> Iterator[Path]:
         for unit in self.units(preset):

@@ -101,7 +101,7 @@ def beams() -> npt.NDArray[np.float64]:
     return np.array(degrees) * (math.pi / 180.0)
 
 
-class SemanticPossLayout:
+class SemanticPossLayout(StreetLayout):
     name = "semanticposs"
     version = 1
     owned: tuple[str, ...] = tuple(
@@ -138,12 +138,6 @@ class SemanticPossLayout:
 
     def count(self, out: Path, preset: str, seed: int, unit: Unit) -> Counts:
         return named_counts(np.fromfile(self._files(out, unit)[1], "<u4").astype(np.int64) & 0xFFFF, LABELS)
-
-    def write_group(self, out: Path, preset: str, seed: int, group: str) -> None:
-        pass
-
-    def write_tables(self, out: Path, preset: str, seed: int) -> None:
-        pass
 
     def payload(self, out: Path, preset: str, seed: int) -> Iterator[Path]:
         for unit in self.units(preset):

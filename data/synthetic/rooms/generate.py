@@ -19,7 +19,8 @@ import numpy as np
 
 from ssl3d.data.datasets.root import MANIFEST
 from ssl3d.data.errors import UsageError
-from ssl3d.data.synthetic.output import claim, finish, in_workers, write_file, writing
+from ssl3d.data.spec import load_spec
+from ssl3d.data.synthetic.output import claim, finish, in_workers, write_file, writing, written_bytes
 from ssl3d.data.synthetic.rooms import captions, s3dis, scannet
 from ssl3d.data.synthetic.rooms.categories import NYU40_NAMES, S3DIS_CLASSES, category_table
 from ssl3d.data.synthetic.rooms.presets import PRESETS, Place, RoomsPreset, s3dis_places, scannet_places
@@ -29,7 +30,6 @@ GENERATOR_VERSION = 1
 LAYOUTS = ("scannet", "s3dis")
 
 TABLE = "scannetv2-labels.combined.tsv"
-_SCANNET_CLASSES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39)  # nyu40 ids
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def generate_rooms(
     total: Counter[str] = Counter()
     for counts in manifest["points_per_class"].values():
         total.update(counts)
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    size = written_bytes(out)
     return RoomsSummary(len(places), dict(total), size, time.monotonic() - start)
 
 
@@ -182,5 +182,5 @@ def _count(out: Path, preset: RoomsPreset, place: Place) -> dict[str, int]:
         return found
     labels = scannet.scene_files(out, preset, place).labels
     raw = np.bincount(scannet.labels_of(labels.read_bytes()), minlength=41) if labels else np.zeros(41, np.int64)
-    counts = {NYU40_NAMES[k]: int(raw[k]) for k in _SCANNET_CLASSES}
+    counts = {NYU40_NAMES[k]: int(raw[k]) for k in load_spec("scannet").learning_map_inv.values()}
     return {**counts, "ignored": int(raw.sum()) - sum(counts.values())}

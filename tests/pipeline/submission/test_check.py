@@ -14,7 +14,7 @@ from ssl3d.pipeline.submission.archive import Archive, pack
 from ssl3d.pipeline.submission.check import check_submission
 from ssl3d.pipeline.submission.nuscenes import FLAGS, submission_json
 from ssl3d.pipeline.submission.rules import Expected
-from ssl3d.pipeline.submission.semantic3d import REDUCED
+from ssl3d.pipeline.submission.semantic3d import Semantic3DRules
 
 Content = Mapping[str, bytes]
 MakeZip = Callable[..., Path]
@@ -205,7 +205,8 @@ def test_scannet_instances(make_zip: MakeZip) -> None:
 
 
 def test_semantic3d(make_zip: MakeZip) -> None:
-    content = dict.fromkeys(REDUCED.values(), b"1\n8\n")
+    content = dict.fromkeys(Semantic3DRules().official().points, b"1\n8\n")
+    assert len(content) == 4
     assert whats(make_zip(content)) == []
     content["sg27_10-reduced.labels"] = b"0\n9\n"
     assert whats(make_zip(content)) == ["a file holds ids that the server does not take"]
