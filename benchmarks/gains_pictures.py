@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl3d.benchmarks.gains import BASELINE
-from ssl3d.pipeline.evaluation.pictures import save_figure
+from ssl3d.pipeline.drawing import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

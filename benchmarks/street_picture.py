@@ -11,7 +11,8 @@ import numpy.typing as npt
 from ssl3d.data.datasets.semantickitti import SemanticKitti
 from ssl3d.data.datasets.source import RawScan, ReadOptions
 from ssl3d.data.errors import DataError
-from ssl3d.pipeline.evaluation.pictures import class_colors, from_above, range_colors, save_figure
+from ssl3d.pipeline.drawing import from_above, range_colors, save_figure
+from ssl3d.pipeline.evaluation.pictures import class_colors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,6 +12,7 @@ from typing import Literal
 
 from ssl3d.pipeline.product import Product
 from ssl3d.pipeline.stage import Stage
+from ssl3d.pipeline.stages.density import DensityStage
 from ssl3d.pipeline.stages.prepare import PrepareStage
 from ssl3d.pipeline.stages.split import SplitStage
 from ssl3d.pipeline.workspace import DatasetHandle, Workspace
@@ -31,6 +32,7 @@ def register(stage: type[Stage]) -> None:
 
 register(PrepareStage)
 register(SplitStage)
+register(DensityStage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,10 +44,15 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class UnitInputs:
-    """The products of the needed stages, as seen by one unit."""
+    """The products of the needed stages, as seen by one unit.
+
+    Attributes:
+        threads: that the unit may use (several where fewer units than ``--jobs`` are under way).
+    """
 
     unit: str
     folders: Mapping[str, Path]
+    threads: int = 1
 
     def shard(self, stage: str, kind: str) -> ShardReader:
         """The parallel shard of this unit. Raises ``DamagedShard`` when it cannot be read."""

@@ -212,21 +212,27 @@ def _run_pending(
     stage: Stage, folder: Path, pending: Sequence[Unit], upstream: Upstream, jobs: int, progress: Progress
 ) -> None:
     folders = {name: product.folder for name, product in upstream.items()}
+    workers = min(jobs, len(pending))
+    if stage.worker_bytes:
+        workers = min(workers, 1 + sum(unit.size for unit in pending) // stage.worker_bytes)
+    threads = max(1, jobs // max(1, workers))
     tasks = [
         _Job(
-            type(stage).run, unit, stage.params, UnitInputs(unit.id, folders), folder / f".tmp-{os.getpid()}-{unit.id}"
+            type(stage).run,
+            unit,
+            stage.params,
+            UnitInputs(unit.id, folders, threads),
+            folder / f".tmp-{os.getpid()}-{unit.id}",
         )
         for unit in pending
     ]
     failures: list[tuple[str, DataError]] = []
     journal = JournalWriter(folder)
     total = sum(unit.weight for unit in pending)
-    if stage.worker_bytes:
-        jobs = min(jobs, 1 + sum(unit.size for unit in pending) // stage.worker_bytes)
     try:
         with (
             progress.task(stage.name, total=total, unit=stage.counts) as task,
-            closing(run_units(_make, tasks, jobs=jobs, name=lambda job: job.unit.id)) as outcomes,
+            closing(run_units(_make, tasks, jobs=workers, name=lambda job: job.unit.id)) as outcomes,
         ):
             for outcome in outcomes:
                 job = outcome.unit

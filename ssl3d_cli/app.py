@@ -25,6 +25,9 @@ COMMANDS: dict[str, dict[str, str]] = {
         "predict": "Write predictions in the dataset's own format.",
         "submit": "Check an archive before a benchmark's server does.",
     },
+    "Before training": {
+        "density": "Count the neighbors of every point within a radius.",
+    },
     "Look around": {
         "status": "Show what is cached, stale or missing, and why.",
         "runs": "List runs, or show one.",

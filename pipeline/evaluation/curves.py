@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl3d.data.errors import UsageError
-from ssl3d.pipeline.evaluation.pictures import save_figure
+from ssl3d.pipeline.drawing import save_figure
 from ssl3d.pipeline.evaluation.result import EvalResult
 
 if TYPE_CHECKING:

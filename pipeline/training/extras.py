@@ -25,7 +25,13 @@ PREDICTIONS = "predictions"
 class ExtraSource(Protocol):
     """Arrays of a scan by its index in the dataset. Picklable; opens its files in the process that reads."""
 
-    def arrays(self, index: int) -> Arrays: ...
+    def arrays(self, index: int) -> Arrays:
+        """Per point; they become ``View.extras``."""
+        ...
+
+    def facts(self, index: int) -> Arrays:
+        """Of the scan as a whole; they become part of ``View.scan``."""
+        ...
 
 
 class ViewSource(Protocol):
@@ -53,19 +59,26 @@ class WithExtras:
                         hint="run the stage that makes it again",
                     )
                 view.extras[name] = values
+            view.scan.update(extra.facts(index))
         return view
 
 
 class StageExtras:
-    """A stage's parallel shards ``<unit>.<kind>.h5``: every per-point array of them."""
+    """A stage's parallel shards ``<unit>.<kind>.h5``: every array of them."""
 
     def __init__(self, folder: Path, kind: str, places: Places) -> None:
         self._shards, self._places = Shards(str(folder), kind), places
 
     def arrays(self, index: int) -> Arrays:
+        return self._read(index, whole=False)
+
+    def facts(self, index: int) -> Arrays:
+        return self._read(index, whole=True)
+
+    def _read(self, index: int, whole: bool) -> Arrays:
         reader = self._shards[self._places.units[self._places.unit[index]]]
-        names = [name for name in reader.names if not reader.is_per_scan(name)]
-        return reader.read_many(names, int(self._places.position[index]))
+        names = [name for name in reader.names if reader.is_per_scan(name) == whole]
+        return reader.read_many(names, int(self._places.position[index])) if names else {}
 
 
 class KeptPredictions:
@@ -85,6 +98,9 @@ class KeptPredictions:
         if row == len(positions) or positions[row] != position:
             return {}
         return reader.read_many([name for name in reader.names if not reader.is_per_scan(name)], row)
+
+    def facts(self, index: int) -> Arrays:
+        return {}
 
 
 def stage_extras(

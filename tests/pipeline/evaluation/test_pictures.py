@@ -13,9 +13,10 @@ from ssl3d.data.errors import UsageError
 from ssl3d.data.scan import IGNORE
 from ssl3d.data.spec import load_spec
 from ssl3d.pipeline.dataset import PreparedDataset
+from ssl3d.pipeline.drawing import from_above, range_colors
 from ssl3d.pipeline.evaluation.curves import class_bars, learning_curves, running_mean
 from ssl3d.pipeline.evaluation.gallery import draw_scans, spread
-from ssl3d.pipeline.evaluation.pictures import class_colors, error_colors, from_above, range_colors, scan_picture
+from ssl3d.pipeline.evaluation.pictures import class_colors, error_colors, scan_picture
 from ssl3d.pipeline.evaluation.result import EvalResult
 from ssl3d.pipeline.evaluation.subject import Subject
 
