@@ -1,4 +1,5 @@
-"""``ssl3d bench stages``: conversion, reading, the command line and the share of a training step that computes.
+"""``ssl3d bench stages``: conversion, reading, the command line, the share of a training step that computes, and the
+parts in ``stage_rows``.
 
 Each row holds our figure, a named rival's in the same run, and their ratio (above 1: ours is better). Where the bar is
 a budget rather than a rival, the rival is that budget.
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ssl3d.benchmarks.frames import write_frames
+from ssl3d.data.errors import UsageError
 from ssl3d.data.spec import load_spec
 from ssl3d.data.store import ShardReader
 from ssl3d.pipeline.dataset import PreparedDataset, ScanRef
@@ -43,28 +45,52 @@ def row(
     return {"name": name, "rival": rival, "ours": ours, "theirs": theirs, "ratio": ratio, "unit": unit}
 
 
-def run(*, progress: Progress, jobs: int, quick: bool = False) -> list[dict[str, Any]]:
-    """All rows. ``quick`` uses less data: a look, not a claim. ``jobs``: threads of the training step."""
-    parts: list[Callable[[Path], list[dict[str, Any]]]] = [
-        lambda folder: conversion(folder, scans=16 if quick else 128, repeats=3 if quick else 5),
-        lambda folder: reading(folder, reads=200 if quick else 1000),
-        lambda folder: command_line(folder, share=0.02 if quick else 1.0),
-        lambda folder: training_step(
+def parts() -> list[str]:
+    """What ``run`` measures, in order."""
+    from ssl3d.benchmarks.stage_rows import list_parts
+
+    return ["chain", *list_parts()]
+
+
+def run(
+    *, progress: Progress, jobs: int, quick: bool = False, only: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """All rows, or those of some parts. ``quick`` uses less data: a look, not a claim. ``jobs``: threads of both sides.
+
+    Raises:
+        UsageError: there is no such part.
+    """
+    from ssl3d.benchmarks.stage_rows import get_part
+
+    chosen = parts() if only is None else list(only)
+    if unknown := [name for name in chosen if name not in parts()]:
+        raise UsageError(f"there is no part named {unknown[0]}", hint=f"parts: {', '.join(parts())}")
+    rows: list[dict[str, Any]] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="ssl3d-bench-") as temporary,
+        progress.task("measure", total=len(chosen), unit="parts") as task,
+    ):
+        for name in chosen:
+            task.note(name)
+            measure = chain if name == "chain" else get_part(name)
+            rows += measure(Path(temporary), jobs=jobs, quick=quick)
+            task.advance()
+    return rows
+
+
+def chain(folder: Path, *, jobs: int, quick: bool) -> list[dict[str, Any]]:
+    """Conversion, reading, the command line, and the share of a training step that computes."""
+    return [
+        *conversion(folder, scans=16 if quick else 128, repeats=3 if quick else 5),
+        *reading(folder, reads=200 if quick else 1000),
+        *command_line(folder, share=0.02 if quick else 1.0),
+        *training_step(
             folder,
             jobs=jobs,
             preset="tiny" if quick else "small",
             backbones={"minkunet-micro": 20} if quick else {"minkunet-micro": 60, "minkunet18": 20},
         ),
     ]
-    rows: list[dict[str, Any]] = []
-    with (
-        tempfile.TemporaryDirectory(prefix="ssl3d-bench-") as temporary,
-        progress.task("measure", total=len(parts), unit="parts") as task,
-    ):
-        for part in parts:
-            rows += part(Path(temporary))
-            task.advance()
-    return rows
 
 
 def seconds(function: Callable[[], object]) -> float:

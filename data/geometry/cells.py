@@ -15,7 +15,7 @@ I64 = npt.NDArray[np.int64]
 _BITS = 20
 _FIELD = 1 << (_BITS + 1)
 """A key is (z, y, x), x fastest. Each field has room for neighbors outside of the box of all points."""
-MARGIN = 8
+MARGIN = 9
 """Cells of this many steps beyond the outermost ones have valid keys that no other cell has."""
 
 

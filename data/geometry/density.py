@@ -15,9 +15,9 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
 
-_REACH = 2
-"""Cells are half a radius wide, so neighbors are at most two cells away."""
-_COLUMNS = (2 * _REACH + 1) ** 2
+_REACHES = ((2, 256.0), (4, np.inf))
+"""Cells are 1 / reach of a radius wide, so neighbors are at most ``reach`` cells away. The first reach counts whose
+cells hold at most so many points around a point: many points in a cell on the ball's surface are many tests."""
 _BOX_PAYS = 12
 """From so many points on, a cell's box is tested before its points."""
 _SHARES_PER_THREAD = 8
@@ -43,16 +43,19 @@ def neighbor_counts(points: npt.NDArray[np.floating[Any]], radius: float, thread
     if not (np.isfinite(radius) and radius > 0):
         raise ValueError(f"a radius of {radius} m")
     counts = np.zeros(len(points), np.int32)
-    cells = Cells.of(points, radius / 2)
+    for reach, most in _REACHES:
+        cells = Cells.of(points, radius / reach)
+        sizes = np.diff(cells.start)
+        if np.square(sizes, dtype=np.float64).sum() <= most * sizes.sum():
+            break
     if not len(cells):
         return counts
     low, high = cells.boxes()
-    sizes = np.diff(cells.start)
     shares = equal_shares(sizes * (sizes + 16), threads * _SHARES_PER_THREAD if threads > 1 else 1)
     found = np.empty(len(cells.rows), np.int32)
 
     def count(share: tuple[int, int]) -> None:
-        _count(cells.xyz, cells.keys, cells.start, low, high, radius * radius, share[0], share[1], found)
+        _count(cells.xyz, cells.keys, cells.start, low, high, radius * radius, reach, share[0], share[1], found)
 
     in_threads(count, shares, threads)
     counts[cells.rows] = found
@@ -61,21 +64,22 @@ def neighbor_counts(points: npt.NDArray[np.floating[Any]], radius: float, thread
 
 @numba.njit(cache=True, nogil=True)
 def _count(
-    xyz: F64, keys: I64, start: I64, low: F64, high: F64, limit: float, begin: int, end: int, found: I32
+    xyz: F64, keys: I64, start: I64, low: F64, high: F64, limit: float, reach: int, begin: int, end: int, found: I32
 ) -> None:
     """Counts of the sorted points of the cells ``begin`` to ``end``; ``limit``: the radius squared."""
     x, y, z = xyz[0], xyz[1], xyz[2]
-    at = np.empty(_COLUMNS, np.int64)  # where each column of cells was left: keys rise, so a search begins there
-    for column in range(_COLUMNS):
-        at[column] = lower_bound(keys, keys[begin] + _column_key(column) - _REACH, 0)
-    near = np.empty((2 * _REACH + 1) ** 3, np.int64)
+    columns = (2 * reach + 1) ** 2
+    at = np.empty(columns, np.int64)  # where each column of cells was left: keys rise, so a search begins there
+    for column in range(columns):
+        at[column] = lower_bound(keys, keys[begin] + _column_key(column, reach) - reach, 0)
+    near = np.empty((2 * reach + 1) ** 3, np.int64)
     for cell in range(begin, end):
         whole, partial = np.int64(0), 0
-        for column in range(_COLUMNS):
-            first = keys[cell] + _column_key(column) - _REACH
+        for column in range(columns):
+            first = keys[cell] + _column_key(column, reach) - reach
             other = lower_bound(keys, first, at[column])
             at[column] = other
-            while other < len(keys) and keys[other] <= first + 2 * _REACH:
+            while other < len(keys) and keys[other] <= first + 2 * reach:
                 least, most = _box_distances(low, high, cell, other)
                 if most <= limit:
                     whole += start[other + 1] - start[other]
@@ -101,10 +105,10 @@ def _count(
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _column_key(column: int) -> int:
+def _column_key(column: int, reach: int) -> int:
     """What a neighboring column of cells along x adds to a key."""
-    side = 2 * _REACH + 1
-    return (column % side - _REACH) * STRIDE_Y + (column // side - _REACH) * STRIDE_Z
+    side = 2 * reach + 1
+    return (column % side - reach) * STRIDE_Y + (column // side - reach) * STRIDE_Z
 
 
 @numba.njit(cache=True, nogil=True)

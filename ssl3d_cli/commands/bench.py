@@ -30,7 +30,10 @@ STAGES_EPILOG = """\
 [bold]Example[/]
 
   ssl3d bench stages --json stages.json
-  ssl3d bench stages --quick          smaller inputs: a look, not a claim"""
+  ssl3d bench stages --quick          smaller inputs: a look, not a claim
+  ssl3d bench stages --only density   parts, separated by commas
+
+Parts: chain, density, and the other stages by their names."""
 
 FORMATS_EPILOG = """\
 [bold]Example[/]
@@ -76,15 +79,20 @@ def bench() -> None:
 def stages(
     json_file: JsonFile = None,
     quick: Annotated[bool, typer.Option("--quick", help="Smaller inputs.")] = False,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="A,B", help="Only these parts.", show_default=False)
+    ] = None,
     jobs: options.Jobs = 0,
     debug: options.Debug = False,
 ) -> None:
-    """Conversion, reading, the command line, and the share of a training step that computes."""
+    """Conversion, reading, the command line, the share of a training step that computes, and each stage."""
     from ssl3d.benchmarks import stages as measured
 
     start = time.monotonic()
-    rows = measured.run(progress=console.ConsoleProgress(), jobs=jobs, quick=quick)
-    machine = describe_machine(f"ssl3d bench stages{' --quick' if quick else ''} --jobs {jobs}")
+    names = None if only is None else [name.strip() for name in only.split(",")]
+    rows = measured.run(progress=console.ConsoleProgress(), jobs=jobs, quick=quick, only=names)
+    given = f"{' --quick' if quick else ''}{f' --only {only}' if only else ''}"
+    machine = describe_machine(f"ssl3d bench stages{given} --jobs {jobs}")
     finish(rows, machine, json_file, start)
 
 

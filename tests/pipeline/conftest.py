@@ -145,3 +145,14 @@ def nobody(tmp_path: Path) -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+@pytest.fixture
+def made(workspace: Workspace, kitti: Path) -> Workspace:
+    """Prepared and split."""
+    from ssl3d.pipeline.stages.prepare import prepare
+    from ssl3d.pipeline.stages.split import SplitParams, split
+
+    prepare(workspace, "semantickitti", kitti)
+    split(workspace, SplitParams(ratio="30%"))
+    return workspace

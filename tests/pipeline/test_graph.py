@@ -21,13 +21,6 @@ from ssl3d.pipeline.stages.split import SplitParams, SplitStage, split
 from ssl3d.pipeline.workspace import Workspace
 
 
-@pytest.fixture
-def made(workspace: Workspace, kitti: Path) -> Workspace:
-    prepare(workspace, "semantickitti", kitti)
-    split(workspace, SplitParams(ratio="30%"))
-    return workspace
-
-
 def states(workspace: Workspace) -> dict[str, StageStatus]:
     return {status.name: status for status in graph_status(workspace)}
 
@@ -38,8 +31,8 @@ def test_an_empty_workspace_has_no_stages(workspace: Workspace) -> None:
 
 def test_what_is_there_is_counted(made: Workspace) -> None:
     found = states(made)
-    assert list(found) == ["prepare", "split"]
-    for status in found.values():
+    assert list(found) == list(graph.STAGES)
+    for status in (found["prepare"], found["split"]):
         assert (status.state, status.why) == ("cached", "") and status.units_done == status.units_total > 0
     product = made.dataset().product("prepare")
     assert product is not None
@@ -125,7 +118,7 @@ opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 from ssl3d.pipeline.graph import graph_status
 from ssl3d.pipeline.workspace import Workspace
-assert len(graph_status(Workspace.open(sys.argv[1], create=False))) == 2
+assert len(graph_status(Workspace.open(sys.argv[1], create=False))) >= 2
 assert not {"torch", "numba", "scipy", "matplotlib", "h5py", "numpy"} & set(sys.modules)
 assert not [name for name in opened if name.endswith((".h5", ".bin", ".label"))]
 """
@@ -141,24 +134,24 @@ def test_status_does_not_wait(made: Workspace) -> None:
 
 
 def test_later_stages_register_in_order_of_work(monkeypatch: pytest.MonkeyPatch, made: Workspace) -> None:
-    class Density(Stage):
-        name = "density"
+    class Gravity(Stage):
+        name = "gravity"
         version = 1
         needs = ("prepare",)
-        command = "ssl3d density"
+        command = "ssl3d gravity"
         units = PrepareStage.units
         run = PrepareStage.run
 
     monkeypatch.setattr(graph, "STAGES", dict(graph.STAGES))
-    graph.register(Density)
-    assert states(made)["density"].why == "type: ssl3d density"
+    graph.register(Gravity)
+    assert states(made)["gravity"].why == "type: ssl3d gravity"
     with pytest.raises(ValueError, match="there already"):
-        graph.register(Density)
-    Density.needs = ("regions",)  # type: ignore[assignment]
-    Density.name = "other"
+        graph.register(Gravity)
+    Gravity.needs = ("regions",)  # type: ignore[assignment]
+    Gravity.name = "other"
     with pytest.raises(ValueError, match="regions"):
-        graph.register(Density)
-    assert Density(Params()).identity({}) == {}
+        graph.register(Gravity)
+    assert Gravity(Params()).identity({}) == {}
 
 
 def test_clean_removes_what_no_command_would_use(made: Workspace, kitti: Path) -> None:
@@ -197,10 +190,7 @@ def test_clean_of_something_unknown_names_what_there_is(made: Workspace) -> None
 def test_a_second_dataset_stands_beside_the_first(made: Workspace, kitti_once: Path, heard: Any) -> None:
     prepare(made, "semantickitti", kitti_once, name="another", progress=heard)
     assert [(status.dataset, status.name) for status in graph_status(made)] == [
-        ("another", "prepare"),
-        ("another", "split"),
-        ("semantickitti", "prepare"),
-        ("semantickitti", "split"),
+        (dataset, stage) for dataset in ("another", "semantickitti") for stage in graph.STAGES
     ]
 
 
