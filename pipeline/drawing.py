@@ -43,11 +43,13 @@ class Panel:
         name: what the colors mean.
         colors: (n, 3) uint8.
         rank: (n,) points of a higher rank are drawn over others, whatever their height.
+        points: (n, 3) other points than those of the scan, in the same frame.
     """
 
     name: str
     colors: Colors
     rank: npt.NDArray[Any] | None = None
+    points: npt.NDArray[np.float32] | None = None
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -93,13 +95,12 @@ def draw_panels(
         hspace=0.13,
         wspace=0.02,
     )
-    shown = np.ones(len(points), np.bool_)
-    if sensor is None:
-        points = points - _middle(points)
-        shown = ~_ceiling(points)
-    reach = _reach(points, 1.0 if sensor is None else 10.0)
-    seen = points[shown]
+    middle = _middle(points) if sensor is None else np.zeros(3, np.float32)
+    reach = _reach(points - middle, 1.0 if sensor is None else 10.0)
     for column, panel in enumerate(panels):
+        own = points if panel.points is None else panel.points
+        shown = np.ones(len(own), np.bool_) if sensor is not None else ~_ceiling(own)
+        seen = own[shown] - middle
         order = np.lexsort((seen[:, 2], *([] if panel.rank is None else [panel.rank[shown]])))
         above = figure.add_subplot(grid[0, column])
         above.imshow(from_above(seen[order], panel.colors[shown][order], reach), interpolation="nearest")
@@ -108,7 +109,7 @@ def draw_panels(
         _frame(above, f"{panel.name}, from above ({2 * reach:.0f} x {2 * reach:.0f} m, {up} up{cut})")
         if sensor is not None:
             strip = figure.add_subplot(grid[1 + column, :])
-            image = range_colors(points, panel.colors, sensor)
+            image = range_colors(own, panel.colors, sensor)
             strip.imshow(image, aspect="auto", interpolation="nearest")
             _frame(strip, f"{panel.name}, range image ({image.shape[0]} x {image.shape[1]}, middle = ahead)")
 

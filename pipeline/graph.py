@@ -15,6 +15,7 @@ from ssl3d.pipeline.stage import Stage
 from ssl3d.pipeline.stages.density import DensityStage
 from ssl3d.pipeline.stages.prepare import PrepareStage
 from ssl3d.pipeline.stages.split import SplitStage
+from ssl3d.pipeline.stages.subsample import SubsampleStage
 from ssl3d.pipeline.workspace import DatasetHandle, Workspace
 
 State = Literal["cached", "stale", "missing", "partial", "damaged"]
@@ -32,6 +33,7 @@ def register(stage: type[Stage]) -> None:
 
 register(PrepareStage)
 register(SplitStage)
+register(SubsampleStage)
 register(DensityStage)
 
 

@@ -39,13 +39,19 @@ class Cells:
     size: float
 
     @classmethod
-    def of(cls, points: npt.NDArray[np.floating[Any]], size: float) -> Cells:
-        """Args: points (n, 3) in meters; rows with NaN or infinity are in no cell. size: side of a cell, meters."""
+    def of(cls, points: npt.NDArray[np.floating[Any]], size: float, aligned: bool = False) -> Cells:
+        """The cells of a grid that begins at the lowest coordinates.
+
+        Args:
+            points: (n, 3) in meters; rows with NaN or infinity are in no cell.
+            size: side of a cell, meters.
+            aligned: the grid begins at a multiple of ``size`` instead, at or below the lowest coordinates.
+        """
         rows = np.flatnonzero(np.isfinite(points).all(axis=1))
         xyz = np.asarray(points[rows], np.float64)
         keys = np.zeros(len(rows), np.int64)
         for axis in (2, 1, 0):
-            keys = keys * _FIELD + _cell_of(xyz[:, axis], size)
+            keys = keys * _FIELD + _cell_of(xyz[:, axis], size, aligned)
         order = np.argsort(keys)
         keys = keys[order]
         first = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
@@ -67,7 +73,7 @@ STRIDE_Y = _FIELD
 STRIDE_Z = _FIELD * _FIELD
 
 
-def _cell_of(values: F64, size: float) -> I64:
+def _cell_of(values: F64, size: float, aligned: bool) -> I64:
     """(n,) cell indices along one axis from ``MARGIN`` on, of a width that keys can hold.
 
     Where a stray point would need more, the empty space between the points is shortened: never below ``2 * MARGIN``
@@ -76,6 +82,8 @@ def _cell_of(values: F64, size: float) -> I64:
     if not len(values):
         return np.zeros(0, np.int64)
     low = values.min()
+    if aligned:
+        low = np.floor(low / size) * size
     if (values.max() - low) / size < (1 << _BITS) - 2 * MARGIN:
         return np.floor((values - low) / size).astype(np.int64) + MARGIN
     # a float has 53 bits: cells further out than 2^52 sizes hold one representable number each

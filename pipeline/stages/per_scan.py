@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ssl3d.data.errors import DataError, UsageError
 from ssl3d.models.config import Params as AnyParams
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ssl3d.pipeline.dataset import PreparedDataset
 
     Array = npt.NDArray[Any]
+
+T = TypeVar("T")
 
 
 class ScanStage(Stage):
@@ -122,9 +124,7 @@ def run_on(
         return run_stage(handle, make(PreparedDataset(handle)), jobs=jobs, progress=progress)
 
 
-def per_scan(
-    points: ShardReader, inputs: UnitInputs, compute: Callable[[int, int], Mapping[str, Array]]
-) -> list[Mapping[str, Array]]:
+def per_scan(points: ShardReader, inputs: UnitInputs, compute: Callable[[int, int], T]) -> list[T]:
     """``compute(position, threads)`` of every scan of a unit, in order; several scans at a time where threads are left.
 
     ``compute`` has to spend its time in code that releases the GIL. An error gets the scan's name.
@@ -133,7 +133,7 @@ def per_scan(
 
     at_once = min(inputs.threads, len(points))
 
-    def named(position: int) -> Mapping[str, Array]:
+    def named(position: int) -> T:
         try:
             return compute(position, max(1, inputs.threads // max(1, at_once)))
         except (DataError, ValueError) as error:
