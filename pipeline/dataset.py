@@ -20,7 +20,7 @@ from ssl3d.data.errors import DataError, UsageError
 from ssl3d.data.scan import IGNORE, View
 from ssl3d.data.store import ShardReader
 from ssl3d.pipeline.product import Product
-from ssl3d.pipeline.splits import SplitResult, find_split
+from ssl3d.pipeline.splits import SplitResult, find_split, subset_under
 from ssl3d.pipeline.stages.prepare import check_version
 from ssl3d.pipeline.workspace import DatasetHandle
 
@@ -62,12 +62,17 @@ class ScanRef:
 class PreparedDataset:
     """The scans of a dataset that ``ssl3d prepare`` has finished.
 
+    Args:
+        key: of a prepared product that is not the current one.
+        val: groups for validation in place of the dataset's own, see ``subset_under``.
+
     Raises:
-        UsageError: nothing was prepared, or not to its end, or by another version of ssl3d.
+        UsageError: nothing was prepared, or not to its end, or by another version of ssl3d; no scan that may be used
+            so belongs to a group of ``val``.
     """
 
-    def __init__(self, handle: DatasetHandle) -> None:
-        product = handle.product("prepare")
+    def __init__(self, handle: DatasetHandle, *, key: str | None = None, val: Sequence[str] = ()) -> None:
+        product = handle.product("prepare", key)
         if product is None or not product.complete:
             done = (
                 f"{len(product.done)} of {len(product.manifest.plan)} units are done" if product else "nothing is done"
@@ -80,7 +85,11 @@ class PreparedDataset:
         check_version(product)
         self.handle = handle
         self.product = product
+        self.val = tuple(val)
         self.scans = scans_of(product)
+        if val:
+            _check_groups(val, self.scans)
+            self.scans = [replace(scan, subset=subset_under(val, scan.group, scan.subset)) for scan in self.scans]
 
     @property
     def name(self) -> str:
@@ -88,7 +97,20 @@ class PreparedDataset:
 
     @cached_property
     def spec(self) -> DatasetSpec:
-        return spec_of(self.product)
+        spec = spec_of(self.product)
+        if not self.val:
+            return spec
+        groups = [(group, subset) for subset, members in spec.splits.items() for group in members]
+        now = [(group, subset_under(self.val, group, subset)) for group, subset in groups]
+        return replace(spec, splits={name: tuple(g for g, subset in now if subset == name) for name in spec.splits})
+
+    @property
+    def protocol(self) -> str:
+        """Name of the protocol of its numbers, which says what is for validation where the field disagrees."""
+        from ssl3d.pipeline.evaluation.protocols import protocol_of
+
+        held = sorted({scan.group for scan in self.subset("val")}) or self.spec.splits["val"]
+        return protocol_of(self.spec.name, held)
 
     @cached_property
     def by_id(self) -> dict[str, ScanRef]:
@@ -142,6 +164,19 @@ class PreparedDataset:
         self.product.trust(("labels",))
         has = np.array([scan.labelled for scan in self.scans], np.bool_)
         return TruthSource(str(self.product.folder), Places.of(self.scans), has)
+
+
+def _check_groups(val: Sequence[str], scans: Sequence[ScanRef]) -> None:
+    """Raises ``UsageError`` for a group that cannot be used for validation, or when nothing is left to train on."""
+    subsets = {scan.group: scan.subset for scan in scans}
+    usable = sorted(group for group, subset in subsets.items() if subset != "test")
+    shown = ", ".join(usable[:12]) + (", ..." if len(usable) > 12 else "")
+    for name in val:
+        if name not in usable:
+            why = "its labels are not public" if name in subsets else "no prepared scan belongs to it"
+            raise UsageError(f"'{name}' cannot be used for validation: {why}", hint=f"after --val: {shown}")
+    if not set(usable) - set(val):
+        raise UsageError("--val takes every scan: nothing is left to train on", hint=f"leave one of these out: {shown}")
 
 
 def scans_of(product: Product) -> list[ScanRef]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,11 @@ class SplitResult:
     holdout: tuple[str, ...] = ()
     partial: bool = False
 
+    @property
+    def val(self) -> tuple[str, ...]:
+        """The groups for validation, where they are not the dataset's own; see ``subset_under``."""
+        return tuple(self.params.get("val", ()))
+
     def to_json(self) -> dict[str, Any]:
         """What ``split.json`` holds (without the place where it lies)."""
         value = asdict(self)
@@ -99,6 +104,16 @@ class SplitResult:
                 where={"file": folder / SPLIT_FILE},
                 hint="run your `ssl3d split` command again: it is written anew",
             ) from error
+
+
+def subset_under(val: Collection[str], group: str, subset: str) -> str:
+    """The subset of a group when the groups ``val`` are for validation; all others but those for testing then train.
+
+    Args:
+        val: nothing: the subsets stay as they are.
+        subset: of the group as it was prepared.
+    """
+    return subset if not val or subset == "test" else "val" if group in val else "train"
 
 
 def split_hash(

@@ -55,7 +55,7 @@ def evaluate(
     with dataset.handle.workspace.lock(f"eval-{subject.run}", progress):
         cached = EvalResult.load(path)
         if cached is not None and cached.key == key and not overwrite:
-            return replace(cached, run=subject.run)  # the folder may have been renamed
+            return replace(cached, run=subject.run, held=_groups(scans))  # the folder may have been renamed
         if cached is not None and not overwrite:
             progress.say(
                 f"{subject.name}: the checkpoint or the data changed since its last evaluation: evaluating again"
@@ -64,7 +64,7 @@ def evaluate(
             partial = _partial_folder(path, key, overwrite)
             counting = _Counting(dataset, scans, partial, progress, subject.name)
             confusion = counting.run(subject, device, jobs)
-            result = _result(subject, dataset, subset, confusion, len(scans), key)
+            result = _result(subject, dataset, subset, confusion, scans, key)
             result.save(path)
             remove_tree(partial.parent)
     return result
@@ -213,7 +213,7 @@ def _partial_folder(path: Path, key: str, overwrite: bool) -> Path:
 
 
 def _result(
-    subject: Subject, dataset: PreparedDataset, subset: str, confusion: Confusion, scans: int, key: str
+    subject: Subject, dataset: PreparedDataset, subset: str, confusion: Confusion, scans: Sequence[ScanRef], key: str
 ) -> EvalResult:
     spec = dataset.spec
     return EvalResult(
@@ -231,8 +231,13 @@ def _result(
         colors=tuple("#{:02x}{:02x}{:02x}".format(*color) for color in spec.colors.tolist()),
         tail=spec.tail,
         confusion=confusion,
-        scans=scans,
+        scans=len(scans),
         key=key,
         weights=subject.weights,
         augment=subject.passes.augment,
+        held=_groups(scans),
     )
+
+
+def _groups(scans: Sequence[ScanRef]) -> tuple[str, ...]:
+    return tuple(sorted({scan.group for scan in scans}))

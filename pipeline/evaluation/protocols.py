@@ -9,8 +9,8 @@ protocol                a class without    a point predicted as      arithmetic 
 ``nanmean``             left out           a miss of its class       mmdetection3d, WaffleIron, ...
 ``nuscenes``            left out           refused                   nuscenes-devkit, lidarseg ``utils.py``
 ``scannet``             left out           a miss of its class       ``evaluate_semantic_label.py``
-``s3dis-area5``,        IoU and recall 0,  a miss of its class       no server; mean over 13 classes
-``s3dis-6fold``         in the mean
+``s3dis-area1`` to      IoU and recall 0,  a miss of its class       no server; mean over 13 classes of one
+``-area6``, ``-6fold``  in the mean                                  area, or of the summed counts of all six
 ``semantic3d``          left out           a miss of its class       the server's published description
 ``semanticposs-val02``  IoU 0, in the      a miss of its class       SemanticKITTI's evaluator
 ``semanticposs-val03``  mean
@@ -127,6 +127,7 @@ class Protocol:
         others: heads of the columns that only this protocol has.
         dataset: name of the dataset whose numbers it computes unless another one is asked for; "" for none.
         held: the sequences (areas) that this holds for; () for any.
+        folds: its counts are summed over runs that held out one of ``held`` each, see ``evaluation.folds``.
     """
 
     compute: Callable[[Confusion], Scores]
@@ -135,6 +136,7 @@ class Protocol:
     others: tuple[str, ...] = ()
     dataset: str = ""
     held: tuple[str, ...] = ()
+    folds: bool = False
 
 
 _ZERO = "counts as 0"
@@ -147,8 +149,11 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "nanmean": Protocol(nanmean),
     "nuscenes": Protocol(nuscenes, columns=_NUSCENES, others=("fwIoU",), dataset="nuscenes"),
     "scannet": Protocol(nanmean, dataset="scannet"),
-    "s3dis-area5": Protocol(s3dis, _ZERO, _S3DIS, ("mAcc",), dataset="s3dis", held=("Area_5",)),
-    "s3dis-6fold": Protocol(s3dis, _ZERO, _S3DIS, ("mAcc",), dataset="s3dis", held=S3DIS_AREAS),
+    **{
+        f"s3dis-area{area[-1]}": Protocol(s3dis, _ZERO, _S3DIS, ("mAcc",), dataset="s3dis", held=(area,))
+        for area in S3DIS_AREAS
+    },
+    "s3dis-6fold": Protocol(s3dis, _ZERO, _S3DIS, ("mAcc",), dataset="s3dis", held=S3DIS_AREAS, folds=True),
     "semantic3d": Protocol(nanmean, dataset="semantic3d"),
     "semanticposs-val02": Protocol(semantickitti, _ZERO, _KITTI, dataset="semanticposs", held=("02",)),
     "semanticposs-val03": Protocol(semantickitti, _ZERO, _KITTI, dataset="semanticposs", held=("03",)),
@@ -159,6 +164,17 @@ PROTOCOLS: Mapping[str, Protocol] = {
 """By the name that is printed beside every number."""
 
 
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name. ``UsageError`` names the nearest one, and all."""
+    if name not in PROTOCOLS:
+        near = nearest(name, PROTOCOLS)
+        raise UsageError(
+            f"there is no protocol '{name}'",
+            hint=(f"did you mean '{near}'? " if near else "") + f"Protocols: {', '.join(PROTOCOLS)}",
+        )
+    return PROTOCOLS[name]
+
+
 def score(confusion: Confusion, protocol: str) -> Scores:
     """The scores of ``confusion`` under the protocol of that name.
 
@@ -166,13 +182,7 @@ def score(confusion: Confusion, protocol: str) -> Scores:
         UsageError: an unknown name.
         DataError: the protocol refuses such predictions.
     """
-    if protocol not in PROTOCOLS:
-        near = nearest(protocol, PROTOCOLS)
-        raise UsageError(
-            f"there is no protocol '{protocol}'",
-            hint=(f"did you mean '{near}'? " if near else "") + f"Protocols: {', '.join(PROTOCOLS)}",
-        )
-    return replace(PROTOCOLS[protocol].compute(confusion), protocol=protocol)
+    return replace(find_protocol(protocol).compute(confusion), protocol=protocol)
 
 
 def protocol_of(dataset: str, held: Sequence[str] = ()) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from ssl3d.data.errors import UsageError
 from ssl3d.pipeline.evaluation import report_formats
-from ssl3d.pipeline.evaluation.protocols import PROTOCOLS, Scores
-from ssl3d.pipeline.evaluation.result import EvalResult
+from ssl3d.pipeline.evaluation.protocols import PROTOCOLS, Protocol, Scores, find_protocol
+from ssl3d.pipeline.evaluation.result import EvalResult, without_seed
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -74,7 +73,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows that may be compared: one dataset, one subset, one list of classes, one protocol."""
+    """Rows that may be compared: one dataset, one subset (of the same sequences or areas), one list of classes, one
+    protocol."""
 
     dataset: str
     subset: str
@@ -107,10 +107,10 @@ class Report:
 
     Args:
         results: the evaluated runs, in the order to show them.
-        protocols: names; every run is reported under each.
+        protocols: names; every run is reported under each that is not about other scans.
 
     Raises:
-        UsageError: nothing to report, or an unknown protocol.
+        UsageError: nothing to report, an unknown protocol, or only protocols about other scans.
     """
 
     def __init__(self, results: Sequence[EvalResult], protocols: Sequence[str]) -> None:
@@ -122,7 +122,15 @@ class Report:
             Row(result, protocol, _cells(result.scores(protocol)))
             for protocol in self.protocols
             for result in self.results
+            if _is_about(find_protocol(protocol), result)
         )
+        if not self.rows:
+            raise UsageError(
+                f"{', '.join(self.protocols)} is about {', '.join(find_protocol(self.protocols[0]).held)}, "
+                "which no run was evaluated on",
+                where={"evaluated on": ", ".join(dict.fromkeys(", ".join(result.held) for result in self.results))},
+                hint="leave out --protocol: each run is reported under its own",
+            )
         self.groups = tuple(_group(rows) for rows in _by(self.rows, _comparable))
 
     def table(self, width: int = 80) -> RenderableType:
@@ -159,24 +167,26 @@ FORMATS: dict[str, Callable[[Report], str]] = {
 """The formats that are plain text, by the name typed after ``--report`` (``table`` is drawn by the console)."""
 
 
+def _is_about(protocol: Protocol, result: EvalResult) -> bool:
+    """Whether the scores of a result may be called by the name of the protocol: sums of folds only by one of folds,
+    and what is held out for validation only by one that does not name others."""
+    known = protocol.held and result.held and result.subset == "val"
+    return bool(result.folds) == protocol.folds and (not known or protocol.held == result.held)
+
+
 def _cells(scores: Scores) -> tuple[Cell, ...]:
     values = (scores.miou, scores.accuracy, scores.overall_accuracy, *scores.others, *scores.iou)
     return tuple(Cell(100 * value) for value in values)
 
 
 def _comparable(row: Row) -> tuple[object, ...]:
-    return row.result.dataset, row.result.subset, row.protocol, row.result.classes
+    return row.result.dataset, row.result.subset, row.protocol, row.result.classes, row.result.held
 
 
 def _same_but_seed(row: Row) -> tuple[object, ...]:
     result = row.result
-    trained = (result.method, result.backbone, result.recipe, _without_seed(result.split))
+    trained = (result.method, result.backbone, result.recipe, without_seed(result.split))
     return *trained, result.checkpoint, result.step, result.weights
-
-
-def _without_seed(split: str) -> str:
-    """ "scan-1pct-seed0" -> "scan-1pct": another draw of the labeled scans is another seed of the same split."""
-    return re.sub(r"-seed\d+$", "", split)
 
 
 def _by(rows: Iterable[Row], key: Callable[[Row], tuple[object, ...]]) -> list[list[Row]]:
@@ -210,7 +220,7 @@ def _mean(rows: list[Row]) -> Row:
     columns = zip(*(row.cells for row in rows), strict=True)
     cells = tuple(mean([cell.value for cell in column]) for column in columns)
     splits = {row.result.split for row in rows}
-    shown = rows[0].result if len(splits) == 1 else replace(rows[0].result, split=_without_seed(rows[0].result.split))
+    shown = rows[0].result if len(splits) == 1 else replace(rows[0].result, split=without_seed(rows[0].result.split))
     return replace(rows[0], result=shown, cells=cells, seeds=len(rows))
 
 

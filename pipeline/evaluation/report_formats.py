@@ -39,6 +39,7 @@ def json_text(report: Report) -> str:
             "accuracy": _number(row.cells[1]),
             **{name.lower(): _number(cell) for name, cell in _others(row).items()},
             "iou": dict(zip(row.result.classes, map(_number, row.iou), strict=True)),
+            **({"folds": dict(zip(row.result.held, row.result.folds, strict=True))} if row.result.folds else {}),
         }
         for row in report.rows
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,6 +27,11 @@ def display_name(run: str, weights: str, augment: Sequence[str]) -> str:
     return f"{run} ({', '.join(notes)})" if notes else run
 
 
+def without_seed(split: str) -> str:
+    """ "scan-1pct-seed0" -> "scan-1pct": another draw of the labeled scans is another seed of the same split."""
+    return re.sub(r"-seed\d+(?=-|$)", "", split)
+
+
 @dataclass(frozen=True)
 class EvalResult:
     """One run, evaluated on every original point of one subset.
@@ -45,6 +51,8 @@ class EvalResult:
         key: digest of all that the counts depend on (checkpoint, dataset, list of scans).
         weights: ``own``, or ``ema``: the average of the network's weights (results from before there was one: own).
         augment: words of ``--tta``: which copies of a scan voted beside it.
+        held: the sequences (scenes, areas) that the scans belong to, sorted (results from before it was noted: none).
+        folds: of summed results: the run of each of ``held``.
     """
 
     run: str
@@ -65,6 +73,8 @@ class EvalResult:
     key: str
     weights: str = "own"
     augment: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    folds: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -105,7 +115,7 @@ class EvalResult:
         try:
             value["confusion"] = Confusion.from_json(value["confusion"])
             lists = {name: tuple(value[name]) for name in ("classes", "colors", "tail")}
-            lists["augment"] = tuple(value.get("augment", ()))
+            lists |= {name: tuple(value.get(name, ())) for name in ("augment", "held", "folds")}
             return cls(**{**value, **lists})
         except (KeyError, TypeError, ValueError):
             return None

@@ -120,6 +120,30 @@ def subject_of(run: RunDirectory, weights: Weights = "auto", passes: Passes | No
     )
 
 
+def dataset_of(workspace: Workspace, run: RunDirectory) -> PreparedDataset:
+    """The scans that a run was trained on, with the same ones for validation.
+
+    The current product of its dataset, or where that was prepared with others for validation, the run's own.
+
+    Raises:
+        UsageError: the dataset is not prepared any more.
+        DataError: the current product has others for validation, and the run's own is gone.
+    """
+    config = run.config
+    handle = workspace.dataset(config.data.name)
+    current, own = handle.product("prepare"), handle.product("prepare", config.data.key)
+    divided = [product and product.manifest.params.get("version") for product in (current, own)]
+    key = own.key if own is not None and own.complete and divided[0] != divided[1] else None
+    dataset = PreparedDataset(handle, key=key, val=config.split.val if config.split is not None else ())
+    if own is None and dataset.protocol != config.data.protocol:
+        raise DataError(
+            "the run was trained with other scans for validation than the dataset has now",
+            where={"run": run.name, "its protocol": config.data.protocol, "that of the dataset": dataset.protocol},
+            hint="prepare the dataset with the --version that the run was trained on",
+        )
+    return dataset
+
+
 def predicting(
     dataset: PreparedDataset, subject: Subject, device: str, jobs: int, progress: Progress
 ) -> AbstractContextManager[Predictor]:

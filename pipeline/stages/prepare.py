@@ -36,7 +36,10 @@ class PrepareParams(Params):
         "labels", description="what training may see: all labels, or ScribbleKITTI's"
     )
     classes: str = Field("single", description="class list of the dataset, e.g. single or multiscan")
-    version: str = Field("", description="which of several versions in one folder, e.g. v1.0-mini")
+    version: str = Field(
+        "",
+        description="which of several versions (v1.0-mini), or of divisions into train and val (val03)",
+    )
     compress: Literal["lzf", "gzip"] | None = Field(None, description="smaller shards, slower reading")
     allow_partial: bool = Field(False, exclude=True, description="take an incomplete dataset as it is (not in the key)")
 

@@ -72,10 +72,16 @@ class SplitStage(Stage):
     params: SplitParams
 
     def __init__(self, params: SplitParams, dataset: PreparedDataset) -> None:
+        from ssl3d.pipeline.dataset import PreparedDataset
+
         spec = dataset.spec
         if params.official is not None:  # one spelling, one key
             name, percent = parse_official(params.official, spec)
             params = params.model_copy(update={"official": f"{name}-{percent}%"})
+        if set(params.val) == {scan.group for scan in dataset.subset("val")}:
+            params = params.model_copy(update={"val": ()})
+        if params.val:
+            dataset = PreparedDataset(dataset.handle, val=params.val)
         super().__init__(params)
         self.dataset = dataset
         self.kind = dataset.product.manifest.params["label_set"]
@@ -224,15 +230,21 @@ def choose(params: SplitParams, dataset: PreparedDataset) -> _Choice:
     unlabelled = tuple(scan for scan in train if scan.scan_id not in chosen)
     assert len(labelled) == len(ids) and len(labelled) + len(unlabelled) == len(train)
     if params.holdout:
-        few = len(params.holdout) <= _NAMED_GROUPS
-        groups = "-".join(params.holdout) if few else f"{len(params.holdout)}of-{digest_value(params.holdout)[:6]}"
-        name += f"-holdout-{groups}"
+        name += f"-holdout-{_groups_text(params.holdout)}"
+    if params.val:
+        name += f"-val-{_groups_text(params.val)}"
     if params.transductive:
         val = dataset.subset("val")
         unlabelled = tuple(sorted((*unlabelled, *val), key=lambda scan: scan.index))
         name += "-transductive"
     held = tuple(scan for scan in everything if scan.group in params.holdout)
     return _Choice(name, labelled, unlabelled, held, tuple(train))
+
+
+def _groups_text(names: Sequence[str]) -> str:
+    """Groups as a part of the name of a split."""
+    few = len(names) <= _NAMED_GROUPS
+    return "-".join(names) if few else f"{len(names)}of-{digest_value(names)[:6]}"
 
 
 def _chosen(

@@ -29,7 +29,7 @@ PROTOCOLS: Mapping[str, str] = MappingProxyType(
 POINT_REGIMES = ("points", "1pt")
 """Regimes that show some points of every annotated scan; the others (named by the dataset) show whole scans."""
 
-_LATER = ("protocol", "per_class", "holdout")
+_LATER = ("protocol", "per_class", "holdout", "val")
 _WORD = re.compile(r"[a-z0-9]+")
 
 
@@ -51,6 +51,9 @@ class SplitParams(Params):
     protocol: str | None = Field(None, description="how points are drawn (regime points): " + ", ".join(PROTOCOLS))
     per_class: int | None = Field(None, ge=1, description="points of each class and scan (regime 1pt)")
     holdout: tuple[str, ...] = Field((), description="groups of train scans kept out, for choosing parameters")
+    val: tuple[str, ...] = Field(
+        (), description="groups for validation in place of the dataset's own, which then train"
+    )
 
     @field_validator("regime", mode="before")
     @classmethod
@@ -74,7 +77,7 @@ class SplitParams(Params):
             raise UsageError(f"there is no protocol '{value}' of drawing points", hint=hint)
         return value
 
-    @field_validator("holdout", mode="before")
+    @field_validator("holdout", "val", mode="before")
     @classmethod
     def _split_groups(cls, value: object) -> object:
         """``"09, 10"`` or a sequence of names -> sorted, each once."""
@@ -95,6 +98,11 @@ class SplitParams(Params):
             raise UsageError("--per-class belongs to --regime 1pt", hint="type: ssl3d split --regime 1pt --per-class 1")
         if self.allow_missing and self.official is None:
             raise UsageError("--allow-missing belongs to --official", hint="a ratio or a list takes what is prepared")
+        if both := sorted({*self.holdout} & {*self.val}):
+            raise UsageError(
+                f"--holdout and --val both name {', '.join(both)}",
+                hint="--val for what is evaluated in the end, --holdout for train groups to choose parameters on",
+            )
         # said in full, so that both spellings have one key
         if self.regime == "points" and self.protocol is None:
             object.__setattr__(self, "protocol", "raw")
@@ -153,6 +161,7 @@ class SplitParams(Params):
         words += ["--per-class", str(self.per_class)] if self.per_class not in (None, 1) else []
         words += ["--seed", str(self.seed)] if self.official is None and self.list_file is None else []
         words += ["--holdout", ",".join(self.holdout)] if self.holdout else []
+        words += ["--val", ",".join(self.val)] if self.val else []
         words += ["--transductive"] if self.transductive else []
         words += ["--allow-missing"] if self.allow_missing else []
         words += ["--dataset", dataset] if dataset is not None else []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssl3d.pipeline.product import Product
-from ssl3d.pipeline.splits import SplitResult, find_split
+from ssl3d.pipeline.splits import SplitResult, find_split, subset_under
 from ssl3d.pipeline.stages.prepare import check_version
 from ssl3d.pipeline.workspace import DatasetHandle
 
@@ -55,7 +55,8 @@ def show_split(handle: DatasetHandle, which: str | None = None, against: str | N
     field = "scribble_counts" if product.manifest.params["label_set"] == "scribbles" else "class_counts"
     held = found.params.get("holdout", ())
     infos = [entry.info for entry in product.done.values()]
-    counts = [info[field] for info in infos if info["subset"] == "train" and info["group"] not in held]
+    train = [info for info in infos if subset_under(found.val, info["group"], info["subset"]) == "train"]
+    counts = [info[field] for info in train if info["group"] not in held]
     other = find_split(handle, against) if against is not None else None
     return SplitView(
         split=found,

@@ -19,7 +19,6 @@ from ssl3d.models.ema import ema_update
 from ssl3d.models.methods.base import Method, Phase
 from ssl3d.models.methods.registry import get_method
 from ssl3d.pipeline.dataset import Places, PreparedDataset
-from ssl3d.pipeline.evaluation.protocols import protocol_of
 from ssl3d.pipeline.files import digest_file
 from ssl3d.pipeline.training import checkpoint, public_checkpoint
 from ssl3d.pipeline.training.batches import BatchMaker, Stream, batch_items
@@ -64,8 +63,10 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None, need
     """
     from ssl3d.pipeline.splits import find_split
 
-    prepared = PreparedDataset(workspace.dataset(dataset))
-    found = find_split(prepared.handle, split)
+    handle = workspace.dataset(dataset)
+    PreparedDataset(handle)  # what is not prepared is said before what is not split
+    found = find_split(handle, split)
+    prepared = PreparedDataset(handle, val=found.val)
     visible = prepared.visible(found)
     if not len(visible.labelled):
         raise UsageError(
@@ -79,14 +80,13 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None, need
         )
     name = re.sub(r"[^A-Za-z0-9._-]+", "", found.name.replace("%", "pct"))
     places = visible.scans.places
-    held = sorted({scan.group for scan in prepared.subset("val")}) or prepared.spec.splits["val"]
     stages, extras = stage_extras(prepared.handle, needs, places)
     return TrainingData(
         dataset=DatasetRef(
             name=prepared.name,
             key=prepared.product.key,
             classes=tuple(prepared.spec.classes),
-            protocol=protocol_of(prepared.spec.name, held),
+            protocol=prepared.protocol,
             stages=stages,
         ),
         split=SplitRef(
@@ -95,6 +95,7 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None, need
             labelled=len(visible.labelled),
             unlabelled=len(visible.unlabelled),
             partial=found.partial,
+            val=found.val,
         ),
         source=with_extras(visible, extras),
         labelled=visible.labelled.tolist(),

@@ -103,14 +103,15 @@ class DatasetRef(Params):
 
 
 class SplitRef(Params):
-    """The split of a run: a short name for the run's, the hash that identifies it, how many scans it has, and whether
-    the labelled ones show only some of their points."""
+    """The split of a run: a short name for the run's, the hash that identifies it, how many scans it has, whether
+    the labelled ones show only some of their points, and the groups for validation where they are not the dataset's."""
 
     name: str
     hash: str
     labelled: int
     unlabelled: int
     partial: bool = False
+    val: tuple[str, ...] = ()
 
 
 class InitRef(Params):

@@ -12,7 +12,7 @@ from ssl3d.cli import console, options
 from ssl3d.data.errors import Ssl3dError, UsageError
 
 if TYPE_CHECKING:
-    from ssl3d.pipeline.dataset import PreparedDataset
+    from ssl3d.pipeline.evaluation.folds import Fold
     from ssl3d.pipeline.evaluation.passes import Passes
     from ssl3d.pipeline.evaluation.report import Report
     from ssl3d.pipeline.evaluation.result import EvalResult
@@ -32,6 +32,8 @@ EPILOG = """\
   ssl3d eval --weights ema          the average that train.ema keeps
   ssl3d eval RUN --subset holdout   what `ssl3d split --holdout` kept out
   ssl3d eval RUN --tta flip,rotate  eight copies of every scan vote
+  ssl3d eval --protocol s3dis-6fold one row of six runs, each without an area
+                                    (ssl3d split --val Area_3 ...)
 
 The report goes to stdout, progress to stderr. RUN is the name, or a beginning or an ending that only one run has."""
 
@@ -64,7 +66,7 @@ def evaluate(
         typer.Option(
             "--protocol",
             metavar="NAME",
-            help="The arithmetic: semantickitti, nuscenes, scannet, nanmean ...; may be repeated.",
+            help="The arithmetic: semantickitti, nuscenes, s3dis-6fold, nanmean ...; may be repeated.",
             show_default="the dataset's own",
         ),
     ] = None,
@@ -84,15 +86,18 @@ def evaluate(
 
     Points that the network left out count too. The name of the protocol stands beside every number.
     """
-    from ssl3d.pipeline.evaluation.confusion import Confusion
+    from ssl3d.pipeline.evaluation.folds import summed
     from ssl3d.pipeline.evaluation.passes import Passes
-    from ssl3d.pipeline.evaluation.protocols import score as apply
+    from ssl3d.pipeline.evaluation.protocols import find_protocol
 
-    for name in protocols or []:
-        apply(Confusion(1), name)  # an unknown name is an error before anything is computed
+    over_folds = [name for name in protocols or [] if find_protocol(name).folds]
     passes = Passes.parse(tta)
     space = options.open_workspace(workspace, create=False)
     chosen = choose_runs(space, runs or [], dataset, subset, weights)
+    wholes = choose_wholes(space, chosen, over_folds, subset, every=not runs) if over_folds else []
+    if over_folds == protocols:
+        parts = {fold.run for folds in wholes for fold in folds}
+        chosen = [run for run in chosen if run.name in parts]
     start = time.monotonic()
     with options.sparse_backend(sparse_backend):
         results, pictured = score(
@@ -107,7 +112,7 @@ def evaluate(
             device=device,
         )
     named = protocols or list(dict.fromkeys(run.config.data.protocol for run in chosen))
-    text = write_report(results, named, report, out)
+    text = write_report([*results, *(summed(folds, results) for folds in wholes)], named, report, out)
     facts: dict[str, object] = {}
     if out is not None:
         facts["report"] = out
@@ -141,8 +146,8 @@ def choose_runs(
         )
     if len(finished) < len(known):
         console.say(f"left out: {len(known) - len(finished)} unfinished (ssl3d runs lists them)")
-    prepared = PreparedDataset(handle)
-    obstacles = {run.name: _obstacle(run, prepared, subset, weights) for run in finished}
+    PreparedDataset(handle)  # what is not prepared is one error, not one for each run
+    obstacles = {run.name: _obstacle(space, run, subset, weights) for run in finished}
     for name, why in obstacles.items():  # one bad run, which nobody named, does not stop the others
         if why is not None:
             console.say(f"left out: {name}: {why}")
@@ -152,12 +157,38 @@ def choose_runs(
     return chosen
 
 
-def _obstacle(run: RunDirectory, dataset: PreparedDataset, subset: str, weights: Weights) -> str | None:
-    """Why a finished run cannot be scored on a dataset; None when it can."""
+def choose_wholes(
+    space: Workspace, runs: list[RunDirectory], protocols: list[str], subset: str, *, every: bool
+) -> list[list[Fold]]:
+    """The runs that held out one part each, as far as they make a whole; before anything is computed.
+
+    Args:
+        every: nobody named the runs, so those that make no whole are left out as long as others do.
+    """
+    from ssl3d.pipeline.evaluation.folds import fold_of, whole
+    from ssl3d.pipeline.evaluation.subject import dataset_of
+
+    if subset != "val":
+        raise UsageError(f"--protocol {protocols[0]} is about what each run held out.", hint="Leave out --subset.")
+    wholes, lacking = whole([fold_of(run, dataset_of(space, run)) for run in runs], protocols[0])
+    if lacking and not (every and wholes):
+        raise UsageError(
+            f"These runs make no {protocols[0]}.",
+            where={"why": "; ".join(lacking[:4])},
+            hint="Train one for each part, and name them all: ssl3d split --val Area_3 --ratio 10%; ssl3d train ...",
+        )
+    for why in lacking:
+        console.say(f"left out: {why}")
+    return wholes
+
+
+def _obstacle(space: Workspace, run: RunDirectory, subset: str, weights: Weights) -> str | None:
+    """Why a finished run cannot be scored on its dataset; None when it can."""
     from ssl3d.pipeline.evaluation.evaluate import subset_scans
-    from ssl3d.pipeline.evaluation.subject import subject_of
+    from ssl3d.pipeline.evaluation.subject import dataset_of, subject_of
 
     try:
+        dataset = dataset_of(space, run)
         if run.config.data.classes != dataset.spec.classes:
             return "trained for other classes than the dataset has now"
         subset_scans(dataset, subject_of(run, weights), subset)
@@ -180,16 +211,15 @@ def score(
     passes: Passes | None = None,
 ) -> tuple[list[EvalResult], list[Path]]:
     """Evaluates what is not evaluated yet, and draws ``pictures`` scans of each run (into a folder of ``folder``)."""
-    from ssl3d.pipeline.dataset import PreparedDataset
     from ssl3d.pipeline.evaluation.evaluate import evaluate as run_evaluation
     from ssl3d.pipeline.evaluation.gallery import draw_scans
-    from ssl3d.pipeline.evaluation.subject import subject_of
+    from ssl3d.pipeline.evaluation.subject import dataset_of, subject_of
 
     place = options.resolve_device(device)
     progress = console.ConsoleProgress()
     results, drawn = [], []
     for run in runs:
-        dataset = PreparedDataset(space.dataset(run.config.data.name))
+        dataset = dataset_of(space, run)
         subject = subject_of(run, weights, passes)
         results.append(
             run_evaluation(

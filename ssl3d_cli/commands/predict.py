@@ -76,9 +76,8 @@ def predict(
     debug: options.Debug = False,
 ) -> None:
     """Write predictions in the dataset's own format."""
-    from ssl3d.pipeline.dataset import PreparedDataset
     from ssl3d.pipeline.evaluation.passes import Passes
-    from ssl3d.pipeline.evaluation.subject import subject_of
+    from ssl3d.pipeline.evaluation.subject import dataset_of, subject_of
     from ssl3d.pipeline.evaluation.write import predict as write
     from ssl3d.pipeline.training.run import RunDirectory
 
@@ -106,7 +105,7 @@ def predict(
             )
         return
     with options.sparse_backend(sparse_backend):
-        prepared = PreparedDataset(space.dataset(directory.config.data.name))
+        prepared = dataset_of(space, directory)
         result = write(
             prepared,
             subject,

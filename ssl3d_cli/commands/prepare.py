@@ -22,6 +22,16 @@ EPILOG = """\
   ssl3d prepare folder --guess /data/mine --out mine.toml   describe own scans
   ssl3d prepare folder --config mine.toml
 
+[bold]After --version[/]
+
+  nuscenes       v1.0-trainval, v1.0-mini: which tables of the folder.
+  semanticposs   the sequence for validation: val02 (CENet, COARSE3D; the
+                 same as none), val03 (ALSO, NOPS, CoSMix).
+  semantic3d     whose clouds are for validation: randlanet (the same as
+                 none), kpconv, spg.
+  s3dis          plain, aligned: to be sure which archive it is. Any area is
+                 held out later: ssl3d split --val Area_3.
+
 Nothing is ever written under --root. Typed again, the command converts only what is new or has changed."""
 
 _MOST_NAMED = 12
@@ -64,10 +74,15 @@ def prepare(
         Literal["labels", "scribbles"], typer.Option("--labels", help="Labels to train with; all are evaluated.")
     ] = "labels",
     classes: Annotated[
-        str, typer.Option("--classes", metavar="LIST", help="Class list; SemanticKITTI's multiscan: moving ones apart.")
+        str,
+        typer.Option(
+            "--classes",
+            metavar="LIST",
+            help="Class list: multiscan (SemanticKITTI), 12, 11 (SemanticPOSS).",
+        ),
     ] = "single",
     version: Annotated[
-        str, typer.Option("--version", metavar="NAME", help="Which of several in the folder, e.g. v1.0-mini.")
+        str, typer.Option("--version", metavar="NAME", help="Which of several, or what is held out (see below).")
     ] = "",
     check: Annotated[bool, typer.Option("--check", help="Only look: what is found and missing.")] = False,
     allow_partial: Annotated[

@@ -23,6 +23,7 @@ EPILOG = """\
   ssl3d split --regime points --ratio 0.1% --protocol voxel
   ssl3d split --regime 1pt                one point per class and scan
   ssl3d split --ratio 1% --holdout 09,10  kept out, to tune on
+  ssl3d split --ratio 10% --val Area_3    a fold: the other areas train
   ssl3d split --list my_scans.txt         one 00/000123, or one 00, per line
   ssl3d split --show                      the current split, and its budget
 
@@ -93,6 +94,15 @@ def split(
             show_default=False,
         ),
     ] = None,
+    val: Annotated[
+        str | None,
+        typer.Option(
+            "--val",
+            metavar="GROUPS",
+            help="Evaluate on these (a fold: Area_3); all others train.",
+            show_default="the dataset's own",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of what is drawn by --ratio or 1pt.")] = 0,
     transductive: Annotated[
         bool, typer.Option("--transductive", help="The val scans (never their labels) count as unlabelled too.")
@@ -121,7 +131,12 @@ def split(
     if not show and (name or against):
         raise UsageError("--name and --against belong to --show.", hint="Type: ssl3d split --show --name SPLIT")
     makes: dict[str, object] = {"--ratio": ratio, "--official": official, "--list": list_file, "--protocol": protocol}
-    makes |= {"--per-class": per_class, "--holdout": holdout, "--regime": None if regime == "scan" else regime}
+    makes |= {
+        "--per-class": per_class,
+        "--holdout": holdout,
+        "--val": val,
+        "--regime": None if regime == "scan" else regime,
+    }
     if show and (given := [option for option, value in makes.items() if value is not None]):
         raise UsageError(
             f"--show only shows: {' and '.join(given)} would make a split.",
@@ -131,7 +146,7 @@ def split(
     start = time.monotonic()
     if not show:
         words |= {"transductive": transductive, "allow_missing": allow_missing, "protocol": protocol}
-        words |= {"per_class": per_class, "holdout": holdout or (), "seed": seed}
+        words |= {"per_class": per_class, "holdout": holdout or (), "val": val or (), "seed": seed}
         name = choose(workspace, dataset, words, jobs=jobs)
     view = look(workspace, dataset, name, against)
     if as_json:
