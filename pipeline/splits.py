@@ -44,6 +44,26 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A scan that was cut in two, which are scans of their own in training: one labelled, one unlabelled.
+
+    Attributes:
+        scan: its id.
+        points: how many of its points the labelled part has.
+        of: all of its points.
+    """
+
+    scan: str
+    points: int
+    of: int
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """Ids of the labelled and of the unlabelled part."""
+        return f"{self.scan}:a", f"{self.scan}:b"
+
+
+@dataclass(frozen=True)
 class SplitResult:
     """A split. Fields with a default came later: descriptions written before are read as they were meant.
 
@@ -53,12 +73,13 @@ class SplitResult:
         folder: where its ``<unit>.visible.h5`` lie.
         dataset, prepare: the dataset, and the key of the prepared product that it belongs to.
         params: ``SplitParams`` as JSON; what is not set is left out.
-        labelled, unlabelled: sorted scan ids ``SS/FFFFFF``, disjoint.
+        labelled, unlabelled: sorted scan ids ``SS/FFFFFF``, disjoint; of a scan that is cut, those of its parts.
         transductive: the unlabelled scans include those of the val subset (never their labels).
         hash: over the ids and the visible label bytes; two splits are the same exactly when it is equal.
         holdout: sorted ids of the train scans that are neither labelled nor unlabelled: kept for choosing parameters.
         partial: some labelled scans hide some of their points on purpose (regimes ``points`` and ``1pt``), so their
             points without a label are unlabelled, not ignored.
+        cut: the scan that was cut (``--protocol limited``); its parts are whole scans in every other respect.
     """
 
     name: str
@@ -75,6 +96,11 @@ class SplitResult:
     budget: Budget
     holdout: tuple[str, ...] = ()
     partial: bool = False
+    cut: Cut | None = None
+
+    def scan_of(self, scan_id: str) -> str:
+        """The prepared scan that ``scan_id`` is, or is a part of."""
+        return self.cut.scan if self.cut is not None and scan_id in self.cut.parts else scan_id
 
     @property
     def val(self) -> tuple[str, ...]:
@@ -85,6 +111,8 @@ class SplitResult:
         """What ``split.json`` holds (without the place where it lies)."""
         value = asdict(self)
         del value["folder"]
+        if self.cut is None:
+            del value["cut"]
         return value
 
     @classmethod
@@ -97,7 +125,8 @@ class SplitResult:
             budget = Budget(**{**value["budget"], "per_class": tuple(value["budget"]["per_class"])})
             texts = {name: tuple(value[name]) for name in ("labelled", "unlabelled", "classes")}
             texts["holdout"] = tuple(value.get("holdout", ()))
-            return cls(**{**value, **texts, "budget": budget, "folder": folder})
+            cut = value.get("cut") and Cut(**value["cut"])
+            return cls(**{**value, **texts, "budget": budget, "folder": folder, "cut": cut})
         except (TypeError, KeyError, ValueError) as error:
             raise DataError(
                 "the description of a split is missing or unreadable",

@@ -15,6 +15,9 @@ from ssl3d.data.errors import DataError, UsageError
 from ssl3d.data.text import nearest
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from ssl3d.data.spec import DatasetSpec
     from ssl3d.pipeline.dataset import ScanRef
 
@@ -56,8 +59,30 @@ def choose_random(pool: Sequence[str], ratio: str, seed: int) -> list[str]:
         pool: scan ids, in any order.
         ratio: exact decimal text (``parse_ratio``); floor(0.1 x 19130) is 1913.
     """
-    order = sorted(pool, key=lambda scan_id: (xxhash.xxh3_128_digest(f"split {seed} {scan_id}".encode()), scan_id))
+    order = seeded_order(pool, seed)
     return order[: max(1, int(Fraction(ratio) * len(order)))]
+
+
+def seeded_order(pool: Sequence[str], seed: int) -> list[str]:
+    """The scan ids in the order in which they are drawn, whatever theirs was."""
+    return sorted(pool, key=lambda scan_id: (xxhash.xxh3_128_digest(f"split {seed} {scan_id}".encode()), scan_id))
+
+
+def choose_limited(sizes: Sequence[int], target: int) -> tuple[int, int]:
+    """WS3D's limited reconstruction: whole scans while they fit; the first that does not is cut.
+
+    Args:
+        sizes: points of the scans, in the order in which they are drawn.
+        target: points to be labelled.
+
+    Returns:
+        How many scans are labelled as a whole, and how many points of the next one (0: it is not cut).
+    """
+    for number, size in enumerate(sizes):
+        if size > target:
+            return number, target
+        target -= size
+    return len(sizes), 0
 
 
 def parse_official(text: str, spec: DatasetSpec) -> tuple[str, str]:
@@ -111,11 +136,14 @@ def _listed_as(unit: str) -> Callable[[str], str]:
     return lambda scan_id: scan_id
 
 
-def choose_listed(file: Path, scans: Sequence[ScanRef], holdout: Collection[str] = ()) -> list[str]:
+def choose_listed(
+    file: Path, scans: Sequence[ScanRef], holdout: Collection[str] = (), allow_missing: bool = False
+) -> list[str]:
     """The scans of a text file: a scan (``SS/FFFFFF``) or a whole group (``SS``) a line; ``#`` begins a comment.
 
     Args:
         holdout: groups that are held out; naming one, or a scan of it, is an error.
+        allow_missing: scans that are not prepared are left out.
 
     Raises:
         UsageError: the file cannot be read.
@@ -127,13 +155,15 @@ def choose_listed(file: Path, scans: Sequence[ScanRef], holdout: Collection[str]
         raise UsageError(
             "the list of scans cannot be read",
             where={"file": file, "reason": getattr(error, "strerror", None) or "not a text file in UTF-8"},
-            hint="after --list: a text file with one scan a line, as 00/000123",
+            hint="after --list: a text file with one scan a line, as 00/000123, or an .npz with the rows of points "
+            "that are labelled, an array for each scan",
         ) from error
     by_name: dict[str, list[ScanRef]] = {}
     for scan in scans:
         by_name[scan.scan_id] = [scan]
         if scan.group != scan.scan_id:
             by_name.setdefault(scan.group, []).append(scan)
+    shapes = {_shape(other) for other in by_name} if allow_missing else set()
     example = scans[0].scan_id if scans else "00/000123"
     group = f"or a whole group: {scans[0].group}" if scans else ""
     chosen: dict[str, int] = {}
@@ -141,16 +171,44 @@ def choose_listed(file: Path, scans: Sequence[ScanRef], holdout: Collection[str]
         name = line.split("#", 1)[0].strip()
         if not name:
             continue
+        if allow_missing and name not in by_name and _shape(name) in shapes:
+            continue
         if problem := _listed_problem(name, by_name, chosen, holdout):
+            missing = "; --allow-missing leaves out scans that are not prepared" if name not in by_name else ""
             raise DataError(
                 f"line {number}: {problem}",
                 where={"file": file, "line": number, "scan": name},
-                hint=f"one scan of the train subset a line: {example}; {group}",
+                hint=f"one scan of the train subset a line: {example}; {group}{missing}",
             )
         chosen |= {scan.scan_id: number for scan in by_name[name] if scan.annotated}
     if not chosen:
         raise DataError("the list of scans is empty", where={"file": file}, hint=f"one scan a line: {example}")
     return list(chosen)
+
+
+def choose_points(
+    file: Path, scans: Sequence[ScanRef], holdout: Collection[str] = (), allow_missing: bool = False
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Scan -> rows of its labelled points, of a file that says so (see ``read_limited_points``).
+
+    Raises:
+        DataError: the file is damaged, or names a scan or a point that is not there, or may not be labelled.
+    """
+    from ssl3d.data.datasets.scannet_points import read_limited_points
+
+    by_name = {scan.scan_id: [scan] for scan in scans}
+    found, absent = read_limited_points(file.expanduser(), {scan.scan_id: scan.num_points for scan in scans})
+    if absent and not allow_missing:
+        raise DataError(
+            f"{len(absent)} of the {len(absent) + len(found)} scans of the list are not prepared",
+            where={"file": file, "first": ", ".join(absent[:5])},
+            hint="it is about another dataset, or part of this one was prepared: --allow-missing leaves them out",
+        )
+    for name in found:
+        if problem := _listed_problem(name, by_name, {}, holdout):
+            hint = "a list of labelled points names scans of the train subset only"
+            raise DataError(f"the list cannot be used: {problem}", where={"file": file, "scan": name}, hint=hint)
+    return found
 
 
 def _listed_problem(

@@ -81,6 +81,27 @@ def draw_per_class(label: Labels, count: Callable[[int], int], keys: Keys) -> Dr
     return _shown(label, np.concatenate([np.zeros(0, np.int64), *chosen]))
 
 
+def show_rows(label: Labels, rows: Rows) -> Drawn:
+    """The labels of ``rows`` (k,), each an annotation, also where the dataset has no class for the point."""
+    return _shown(label, rows)
+
+
+def cut_scan(points: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.uint8]:
+    """Which of its two parts a point of a scan that is cut belongs to: (n,) uint8, 0 or 1.
+
+    Part 0 are the first ``count`` points along the longer horizontal extent (x of equal ones), of equal coordinates
+    those that come first (WS3D's limited reconstruction).
+
+    Args:
+        points: (n, 3) float32 meters, z up.
+    """
+    extent = points[:, :2].max(axis=0) - points[:, :2].min(axis=0)
+    order = np.argsort(points[:, int(extent[1] > extent[0])], kind="stable")
+    part = np.ones(len(points), np.uint8)
+    part[order[:count]] = 0
+    return part
+
+
 def voxels_of(points: npt.NDArray[np.float32]) -> tuple[Rows, Rows]:
     """The cubic grid of COARSE3D: cells of 0.06 m whose origin is the least corner of the scan minus half a cell.
 

@@ -14,27 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from ssl3d.data.errors import DataError, UsageError
+from ssl3d.data.errors import DataError
 from ssl3d.pipeline.files import digest_value, read_json, write_json
 from ssl3d.pipeline.product import Product, is_sound
 from ssl3d.pipeline.progress import Progress, Silent
-from ssl3d.pipeline.splits import SPLIT_FILE, Budget, SplitResult, split_hash
+from ssl3d.pipeline.splits import SPLIT_FILE, Budget, Cut, SplitResult, split_hash
 from ssl3d.pipeline.stage import Stage, Unit, UnitInputs, Upstream
 from ssl3d.pipeline.stage_run import run_stage
-from ssl3d.pipeline.stages.choose import (
-    choose_groups,
-    choose_listed,
-    choose_official,
-    choose_random,
-    parse_official,
-    percent_text,
-    without_holdout,
-)
+from ssl3d.pipeline.stages.choose import parse_official
+from ssl3d.pipeline.stages.selection import select
 from ssl3d.pipeline.stages.split_params import POINT_REGIMES, SplitParams
 from ssl3d.pipeline.stages.split_view import SplitView, show_split, sum_counts
 from ssl3d.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from ssl3d.data.store import ShardReader
     from ssl3d.pipeline.dataset import PreparedDataset, ScanRef
     from ssl3d.pipeline.stages.points import Drawn
@@ -42,18 +38,20 @@ if TYPE_CHECKING:
 __all__ = ["SplitParams", "SplitResult", "SplitStage", "SplitView", "show_split", "split"]
 
 
-_NAMED_GROUPS = 6  # more of them would make the names of splits and runs too long for a file system
-
-
 @dataclass(frozen=True)
-class _Choice:
-    """Which scans may show labels, before a point is drawn (a scan without any annotated point then shows none)."""
+class _Work:
+    """What is shown of one scan.
 
-    name: str
-    labelled: tuple[ScanRef, ...]
-    unlabelled: tuple[ScanRef, ...]
-    holdout: tuple[ScanRef, ...]
-    train: tuple[ScanRef, ...]  # without those that are held out
+    Attributes:
+        position: in the shard of its unit.
+        rows: the points that show their labels; None: all, or what is drawn.
+        first: how many points the labelled part of it has, when it is cut.
+    """
+
+    position: int
+    scan_id: str
+    rows: npt.NDArray[np.int64] | None = None
+    first: int | None = None
 
 
 class SplitStage(Stage):
@@ -61,6 +59,7 @@ class SplitStage(Stage):
 
     - ``scan_index`` (L,) int32: which scans of the prepared shard these are, rising,
     - ``offsets`` (L + 1,) int64 and ``label`` (M,) uint8: their visible labels. Scans not listed show none.
+    - ``part`` (M,) uint8, only where a scan is cut: 0 in its labelled part (and in other scans), 1 in the other.
     """
 
     name = "split"
@@ -85,14 +84,18 @@ class SplitStage(Stage):
         super().__init__(params)
         self.dataset = dataset
         self.kind = dataset.product.manifest.params["label_set"]
-        self.reads = {"prepare": (self.kind, "points") if params.in_voxels else (self.kind,)}
-        self.choice = choose(params, dataset)
+        self.choice = select(params, dataset)
+        by_place = params.in_voxels or self.choice.cut is not None
+        self.reads = {"prepare": (self.kind, "points") if by_place else (self.kind,)}
 
     def units(self, upstream: Upstream) -> Sequence[Unit]:
-        scans: dict[str, list[tuple[int, str]]] = {}
+        scans: dict[str, list[_Work]] = {}
         points: Counter[str] = Counter()
+        cut, listed = self.choice.cut, self.choice.points
         for scan in self.choice.labelled:
-            scans.setdefault(scan.unit, []).append((scan.position, scan.scan_id))
+            first = cut.points if cut is not None and cut.scan == scan.scan_id else None
+            rows = listed[scan.scan_id] if listed is not None else None
+            scans.setdefault(scan.unit, []).append(_Work(scan.position, scan.scan_id, rows, first))
             points[scan.unit] += scan.num_points
         classes = self.dataset.spec.num_classes
         return [
@@ -103,7 +106,10 @@ class SplitStage(Stage):
     def identity(self, upstream: Upstream) -> Mapping[str, Any]:
         ids = [[scan.scan_id for scan in scans] for scans in (self.choice.labelled, self.choice.unlabelled)]
         held = {"holdout": digest_value([scan.scan_id for scan in self.choice.holdout])} if self.choice.holdout else {}
-        return {"scans": digest_value(ids), **held}
+        rows = self.choice.points
+        listed = {"points": digest_value({name: values.tolist() for name, values in rows.items()})} if rows else {}
+        cut = {"cut": [self.choice.cut.scan, self.choice.cut.points]} if self.choice.cut else {}
+        return {"scans": digest_value(ids), **held, **listed, **cut}
 
     def about(self) -> Mapping[str, Any]:
         named = self.dataset.name != self.dataset.spec.name
@@ -115,35 +121,44 @@ class SplitStage(Stage):
 
         from ssl3d.data.scan import IGNORE
         from ssl3d.data.store import write_shard
+        from ssl3d.pipeline.stages.points import cut_scan, show_rows
 
         kind, scans, classes = unit.work
+        cut = any(scan.first is not None for scan in scans)
         shard = inputs.shard("prepare", kind)
-        points = inputs.shard("prepare", "points") if params.in_voxels else None
-        labels, positions, clicks, partial = [np.zeros(0, np.uint8)], [], 0, 0
-        for position, scan_id in scans:
-            label = shard.read("label", position)
-            if params.regime in POINT_REGIMES:
-                drawn = _draw(params, label, scan_id, position, points)
+        points = inputs.shard("prepare", "points") if params.in_voxels or cut else None
+        labels, parts = [np.zeros(0, np.uint8)], [np.zeros(0, np.uint8)]
+        positions, digests, clicks, partial = [], [], 0, 0
+        for scan in scans:
+            label = shard.read("label", scan.position)
+            part = np.zeros(len(label), np.uint8)
+            if params.regime in POINT_REGIMES or scan.rows is not None:
+                drawn = _draw(params, label, scan, points) if scan.rows is None else show_rows(label, scan.rows)
                 if not drawn.clicks:
                     continue
                 partial += bool(((drawn.label == IGNORE) & (label != IGNORE)).any())
                 clicks += drawn.clicks
                 label = drawn.label
+            elif scan.first is not None:
+                assert points is not None
+                part = cut_scan(points.read("points", scan.position), scan.first)
+                label = np.where(part == 0, label, IGNORE)
             labels.append(label)
-            positions.append(position)
+            parts.append(part)
+            positions.append(scan.position)
+            digests.append(xxhash.xxh3_64_hexdigest(label.tobytes() + (part.tobytes() if part.any() else b"")))
         shown = np.concatenate(labels)
         arrays: dict[str, Any] = {
             "offsets": np.cumsum([len(label) for label in labels], dtype=np.int64),
             "scan_index": np.array(positions, np.int32),
             "label": shown,
         }
+        if cut:
+            arrays["part"] = np.concatenate(parts)
         write_shard(out / f"{unit.id}.visible.h5", arrays, {"label_set": kind}, per_scan=("scan_index",), sync=False)
         counts = np.bincount(shown, minlength=classes)[:classes]
-        info = {
-            "digests": [xxhash.xxh3_64_hexdigest(label.tobytes()) for label in labels[1:]],
-            "class_counts": counts.tolist(),
-        }
-        if params.regime not in POINT_REGIMES:
+        info = {"digests": digests, "class_counts": counts.tolist()}
+        if params.regime not in POINT_REGIMES and not any(scan.rows is not None for scan in scans):
             return info
         return {**info, "positions": positions, "clicks": clicks, "partial": partial}
 
@@ -158,9 +173,11 @@ class SplitStage(Stage):
     def _result(self, product: Product) -> SplitResult:
         done = {unit: product.done[unit].info for unit in sorted(product.done)}
         shown = [scan for scan in self.choice.labelled if scan.position in _shown_of(done.get(scan.unit), scan)]
-        labelled = tuple(scan.scan_id for scan in shown)
-        others = {*self.choice.unlabelled, *self.choice.labelled} - set(shown)
-        unlabelled = tuple(scan.scan_id for scan in sorted(others, key=lambda scan: scan.index))
+        cut = self.choice.cut
+        halved = {scan for scan in shown if cut is not None and cut.scan == scan.scan_id}
+        others = ({*self.choice.unlabelled, *self.choice.labelled} - set(shown)) | halved
+        labelled = _ids(shown, cut, 0)
+        unlabelled = _ids(sorted(others, key=lambda scan: scan.index), cut, 1)
         holdout = tuple(scan.scan_id for scan in self.choice.holdout)
         per_class = sum_counts([info["class_counts"] for info in done.values()])
         classes, train = self.dataset.spec.classes, self.choice.train
@@ -189,7 +206,13 @@ class SplitStage(Stage):
             budget=budget,
             holdout=holdout,
             partial=partial > 0,
+            cut=cut,
         )
+
+
+def _ids(scans: Sequence[ScanRef], cut: Cut | None, part: int) -> tuple[str, ...]:
+    """Ids of scans; of the one that is cut, the id of one of its parts."""
+    return tuple(cut.parts[part] if cut and cut.scan == scan.scan_id else scan.scan_id for scan in scans)
 
 
 def _shown_of(info: Mapping[str, Any] | None, scan: ScanRef) -> Sequence[int]:
@@ -197,87 +220,20 @@ def _shown_of(info: Mapping[str, Any] | None, scan: ScanRef) -> Sequence[int]:
     return () if info is None else info.get("positions", (scan.position,))
 
 
-def _draw(params: SplitParams, label: Any, scan_id: str, position: int, points: ShardReader | None) -> Drawn:
+def _draw(params: SplitParams, label: Any, scan: _Work, points: ShardReader | None) -> Drawn:
     from ssl3d.pipeline.stages.points import draw_per_class, draw_points, scan_keys
 
-    keys = scan_keys(params.seed, scan_id, len(label))
+    keys = scan_keys(params.seed, scan.scan_id, len(label))
     if params.protocol is None:
         wanted = params.per_class or 1
         return draw_per_class(label, lambda count: wanted, keys)
     assert params.ratio is not None
     try:
-        where = points.read("points", position) if points is not None else None
+        where = points.read("points", scan.position) if points is not None else None
         return draw_points(params.protocol, label, Fraction(params.ratio), keys, where)
     except DataError as error:
-        error.where.setdefault("scan", scan_id)
+        error.where.setdefault("scan", scan.scan_id)
         raise
-
-
-def choose(params: SplitParams, dataset: PreparedDataset) -> _Choice:
-    """The labelled and unlabelled scans, each in order of scan id. Disjoint; with the holdout, the whole subset."""
-    everything = dataset.subset("train")
-    train = without_holdout(everything, params.holdout, dataset.scans)
-    pool = [scan for scan in train if scan.annotated]
-    if not pool:
-        raise UsageError(
-            "no scan of the train subset has labels, so there is nothing to split",
-            where={"dataset": dataset.name},
-            hint="unpack the label archive into the dataset folder and run your `ssl3d prepare` command again",
-        )
-    ids, name = _chosen(params, dataset, pool, everything)
-    chosen = set(ids)
-    labelled = tuple(scan for scan in train if scan.scan_id in chosen)
-    unlabelled = tuple(scan for scan in train if scan.scan_id not in chosen)
-    assert len(labelled) == len(ids) and len(labelled) + len(unlabelled) == len(train)
-    if params.holdout:
-        name += f"-holdout-{_groups_text(params.holdout)}"
-    if params.val:
-        name += f"-val-{_groups_text(params.val)}"
-    if params.transductive:
-        val = dataset.subset("val")
-        unlabelled = tuple(sorted((*unlabelled, *val), key=lambda scan: scan.index))
-        name += "-transductive"
-    held = tuple(scan for scan in everything if scan.group in params.holdout)
-    return _Choice(name, labelled, unlabelled, held, tuple(train))
-
-
-def _groups_text(names: Sequence[str]) -> str:
-    """Groups as a part of the name of a split."""
-    few = len(names) <= _NAMED_GROUPS
-    return "-".join(names) if few else f"{len(names)}of-{digest_value(names)[:6]}"
-
-
-def _chosen(
-    params: SplitParams, dataset: PreparedDataset, pool: Sequence[ScanRef], train: Sequence[ScanRef]
-) -> tuple[list[str], str]:
-    """Ids of the scans that show labels, and the name of the split."""
-    ids = [scan.scan_id for scan in pool]
-    seed = f"seed{params.seed}"
-    if params.regime == "1pt":
-        return ids, f"{params.per_class}pt-{seed}"
-    kinds = {**dataset.spec.regimes, **dict.fromkeys(POINT_REGIMES, "points")}
-    if params.regime not in kinds:
-        raise UsageError(
-            f"{dataset.spec.title} has no regime '{params.regime}'",
-            where={"dataset": dataset.name},
-            hint=f"after --regime: {', '.join(kinds)}",
-        )
-    if params.ratio is not None:
-        percent, kind = percent_text(params.ratio), kinds[params.regime]
-        if kind == "points":
-            return ids, f"points-{percent}-{params.protocol}-{seed}"
-        groups = kind == "group"
-        drawn = (
-            choose_groups(pool, params.ratio, params.seed) if groups else choose_random(ids, params.ratio, params.seed)
-        )
-        return drawn, f"{params.regime}-{percent}-{seed}"
-    if params.official is not None:
-        listed, percent = parse_official(params.official, dataset.spec)
-        ids = choose_official(listed, percent, dataset.spec, train, params.allow_missing, params.holdout)
-        complete = len(ids) == len(dataset.spec.official_list(listed, percent))
-        return ids, f"{listed}-{percent}%" + ("" if complete else f"-{len(ids)}scans")
-    assert params.list_file is not None
-    return choose_listed(params.list_file, dataset.scans, params.holdout), f"list-{params.list_file.stem}"
 
 
 def split(

@@ -26,6 +26,11 @@ PROTOCOLS: Mapping[str, str] = MappingProxyType(
 )
 """Protocols of ``--regime points``: name -> what it draws, and where it comes from."""
 
+SCAN_PROTOCOLS: Mapping[str, str] = MappingProxyType(
+    {"limited": "scans while they fit into round(ratio x points of all scans); the next one is cut in two (WS3D)"}
+)
+"""Protocols of regimes of whole scans: name -> which of them they take."""
+
 POINT_REGIMES = ("points", "1pt")
 """Regimes that show some points of every annotated scan; the others (named by the dataset) show whole scans."""
 
@@ -44,11 +49,15 @@ class SplitParams(Params):
     regime: str = Field("scan", description="what is labelled: scan, a word for groups of scans, points or 1pt")
     ratio: str | None = Field(None, description="share of the train scans, of the groups, or of points: 1% or 0.01")
     official: str | None = Field(None, description="a published list, e.g. lasermix-1%")
-    list_file: Path | None = Field(None, description="a text file with one scan (SS/FFFFFF) or group (SS) a line")
+    list_file: Path | None = Field(
+        None, description="a text file with one scan (SS/FFFFFF) or group (SS) a line, or rows of points by scan (.npz)"
+    )
     seed: int = Field(0, ge=0, description="of the order that the ratio cuts, and of the points that are drawn")
     transductive: bool = Field(False, description="scans of the val subset (never their labels) count as unlabelled")
-    allow_missing: bool = Field(False, description="take those scans of a published list that are prepared")
-    protocol: str | None = Field(None, description="how points are drawn (regime points): " + ", ".join(PROTOCOLS))
+    allow_missing: bool = Field(False, description="take those scans of a list that are prepared")
+    protocol: str | None = Field(
+        None, description="how points or scans are drawn: " + ", ".join((*PROTOCOLS, *SCAN_PROTOCOLS))
+    )
     per_class: int | None = Field(None, ge=1, description="points of each class and scan (regime 1pt)")
     holdout: tuple[str, ...] = Field((), description="groups of train scans kept out, for choosing parameters")
     val: tuple[str, ...] = Field(
@@ -71,10 +80,11 @@ class SplitParams(Params):
     @field_validator("protocol", mode="before")
     @classmethod
     def _known_protocol(cls, value: object) -> object:
-        if value is not None and value not in PROTOCOLS:
-            near = nearest(str(value), PROTOCOLS)
-            hint = (f"did you mean {near}? " if near else "") + f"there are: {', '.join(PROTOCOLS)}"
-            raise UsageError(f"there is no protocol '{value}' of drawing points", hint=hint)
+        known = (*PROTOCOLS, *SCAN_PROTOCOLS)
+        if value is not None and value not in known:
+            near = nearest(str(value), known)
+            hint = (f"did you mean {near}? " if near else "") + f"there are: {', '.join(known)}"
+            raise UsageError(f"there is no protocol '{value}' of drawing points or scans", hint=hint)
         return value
 
     @field_validator("holdout", "val", mode="before")
@@ -88,16 +98,21 @@ class SplitParams(Params):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> SplitParams:
+        if self.limited and (self.regime in POINT_REGIMES or self.ratio is None):
+            raise UsageError(
+                "--protocol limited takes whole scans by a share of all points",
+                hint="type: ssl3d split --ratio 5% --protocol limited",
+            )
         self._check_choice()
-        if self.protocol is not None and self.regime != "points":
+        if self.protocol is not None and self.protocol in PROTOCOLS and self.regime != "points":
             raise UsageError(
                 f"--protocol says how points are drawn, and --regime {self.regime} draws none by ratio",
                 hint="type: ssl3d split --regime points --ratio 0.1% --protocol " + self.protocol,
             )
         if self.per_class is not None and self.regime != "1pt":
             raise UsageError("--per-class belongs to --regime 1pt", hint="type: ssl3d split --regime 1pt --per-class 1")
-        if self.allow_missing and self.official is None:
-            raise UsageError("--allow-missing belongs to --official", hint="a ratio or a list takes what is prepared")
+        if self.allow_missing and self.official is None and self.list_file is None:
+            raise UsageError("--allow-missing belongs to --official and --list", hint="a ratio takes what is prepared")
         if both := sorted({*self.holdout} & {*self.val}):
             raise UsageError(
                 f"--holdout and --val both name {', '.join(both)}",
@@ -146,6 +161,11 @@ class SplitParams(Params):
     def in_voxels(self) -> bool:
         """Voxels are drawn, so points are read too and not labels alone."""
         return self.protocol in ("voxel", "voxel-first")
+
+    @property
+    def limited(self) -> bool:
+        """Scans are taken by their points, and the last one is cut."""
+        return self.protocol == "limited"
 
     def command(self, dataset: str | None = None) -> str:
         """What to type, e.g. ``ssl3d split --ratio 1% --seed 0``; with ``dataset`` where it has to be named."""

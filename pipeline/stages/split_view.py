@@ -49,7 +49,7 @@ def show_split(handle: DatasetHandle, which: str | None = None, against: str | N
     check_version(product)
     group = _groups(product)
     shown, hidden = (
-        Counter(group.get(scan_id) or scan_id.rpartition("/")[0] for scan_id in ids)
+        Counter(group.get(scan_id) or scan_id.rpartition("/")[0] for scan_id in map(found.scan_of, ids))
         for ids in (found.labelled, found.unlabelled)
     )
     field = "scribble_counts" if product.manifest.params["label_set"] == "scribbles" else "class_counts"

@@ -36,7 +36,8 @@ class TrainingData:
     """What a run may see: scans with the labels that the split shows, and products of stages.
 
     Attributes:
-        source: every scan of the dataset; labels are IGNORE unless the split shows them.
+        source: every scan of the dataset, then the parts of one that the split has cut; labels are IGNORE unless the
+            split shows them.
         labelled, unlabelled: indices of the scans that batches are drawn from.
         places: where scan i lies.
     """
@@ -79,8 +80,7 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None, need
             hint="choose other scans (ssl3d split --ratio 1% --seed 1), or more of them",
         )
     name = re.sub(r"[^A-Za-z0-9._-]+", "", found.name.replace("%", "pct"))
-    places = visible.scans.places
-    stages, extras = stage_extras(prepared.handle, needs, places)
+    stages, extras = stage_extras(prepared.handle, needs, visible)
     return TrainingData(
         dataset=DatasetRef(
             name=prepared.name,
@@ -100,8 +100,8 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None, need
         source=with_extras(visible, extras),
         labelled=visible.labelled.tolist(),
         unlabelled=visible.unlabelled.tolist(),
-        scan_ids=[scan.scan_id for scan in prepared.scans],
-        places=places,
+        scan_ids=[*(scan.scan_id for scan in prepared.scans), *(visible.cut.parts if visible.cut else ())],
+        places=visible.places,
     )
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ssl3d.data.errors import DataError, UsageError
 from ssl3d.data.scan import View
-from ssl3d.pipeline.dataset import Places, Shards
+from ssl3d.pipeline.dataset import Places, Shards, VisibleSource
 from ssl3d.pipeline.graph import STAGES
 
 if TYPE_CHECKING:
@@ -81,6 +81,23 @@ class StageExtras:
         return reader.read_many(names, int(self._places.position[index])) if names else {}
 
 
+@dataclass(frozen=True)
+class ExtrasOfParts:
+    """``extra``, also for the parts of a scan that is cut: what it has of that scan, at their points."""
+
+    extra: ExtraSource
+    source: VisibleSource
+
+    def arrays(self, index: int) -> Arrays:
+        part = self.source.part(index)
+        if part is None:
+            return self.extra.arrays(index)
+        whole, points = part
+        values = self.extra.arrays(whole)
+        # an array that does not fit the scan is left as it is: it does not fit the part either, which is reported
+        return {name: value[points] if len(value) == len(points) else value for name, value in values.items()}
+
+
 class KeptPredictions:
     """What ``predict_train`` has kept of some scans of each unit: ``scan_index`` says which."""
 
@@ -104,15 +121,15 @@ class KeptPredictions:
 
 
 def stage_extras(
-    handle: DatasetHandle, needs: Iterable[str], places: Places
-) -> tuple[dict[str, str], list[StageExtras]]:
+    handle: DatasetHandle, needs: Iterable[str], source: VisibleSource
+) -> tuple[dict[str, str], list[ExtraSource]]:
     """The products of the stages ``needs``: their keys by stage, and where to read them.
 
     Raises:
         UsageError: a stage is unknown, has not been run, or was interrupted; says what to type.
     """
     keys: dict[str, str] = {}
-    found: list[StageExtras] = []
+    found: list[ExtraSource] = []
     for name in needs:
         stage, product = STAGES.get(name), handle.product(name)
         if stage is None or product is None or not product.complete:
@@ -123,7 +140,8 @@ def stage_extras(
             )
         product.trust(stage.extras)
         keys[name] = product.key
-        found += [StageExtras(product.folder, kind, places) for kind in stage.extras]
+        places = source.scans.places
+        found += [ExtrasOfParts(StageExtras(product.folder, kind, places), source) for kind in stage.extras]
     return keys, found
 
 
@@ -136,6 +154,7 @@ __all__ = [
     "PREDICTIONS",
     "Arrays",
     "ExtraSource",
+    "ExtrasOfParts",
     "KeptPredictions",
     "StageExtras",
     "ViewSource",

@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,13 +120,22 @@ class PhaseContext:
         # whether units were there already must change nothing: neither the generator nor a mode
         with torch.random.fork_rng(devices=[]), modes_kept(segmenter):
             predictor = Predictor(segmenter, self.device, prefetch=False, progress=self._say)
-            for index, prediction in predictor.predictions(indices, self.source.view, **wanted):
+            for index, prediction in predictor.predictions(indices, lambda i: _whole(self.source.view(i)), **wanted):
                 stored.append(writer(self.source.view(index), prediction))
                 advance(1)
                 unit = kept.unit_of(index)
                 if index == kept.units[unit][-1]:
                     kept.write(unit, stored)
                     stored = []
+
+
+def _whole(view: View) -> View:
+    """The points of a part of a scan as a scan of its own, whose rows are counted from 0."""
+    if not len(view) or int(view.rows[-1, 1]) == len(view) - 1:
+        return view
+    rows = view.rows.copy()
+    rows[:, 1] = np.arange(len(view))
+    return replace(view, rows=rows)
 
 
 @dataclass

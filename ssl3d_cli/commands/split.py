@@ -25,6 +25,8 @@ EPILOG = """\
   ssl3d split --ratio 1% --holdout 09,10  kept out, to tune on
   ssl3d split --ratio 10% --val Area_3    a fold: the other areas train
   ssl3d split --list my_scans.txt         one 00/000123, or one 00, per line
+  ssl3d split --list points20             ScanNet's limited annotations
+  ssl3d split --ratio 5% --protocol limited
   ssl3d split --show                      the current split, and its budget
 
 [bold]Regimes[/]
@@ -34,6 +36,23 @@ EPILOG = """\
              scene, sequence) take whole groups in the same way.
   points     some points of every scan, see --protocol.
   1pt        one point of every class of every scan; --per-class 3: three.
+
+[bold]Lists[/]
+
+  text       a scan or a group a line; # begins a comment. ScanNet's limited
+             reconstructions (tasks/scenes/1.txt ...) are such lists.
+  points     an .npz with an array for each scan, named like it: the rows of
+             its labelled points, from 0; or a dictionary of such arrays saved
+             by torch.save, as ScanNet's tasks/points/points20 ... are.
+  published  lasermix-1% 10% 20% 50%, lim3d-1% .. 50%, gpc-5% .. 40%, as far
+             as there are any for the dataset (a wrong name lists them).
+
+[bold]--protocol limited[/], of whole scans
+
+  Scans of the seeded order while they fit into round(ratio x points of all
+  train scans). The next is cut across its longer horizontal extent, so that
+  the share is met by the point; its parts are scans of their own, one of them
+  unlabelled: WS3D's limited reconstruction (ECCV 2022).
 
 [bold]Protocols of --regime points[/], for a scan of n points
 
@@ -47,6 +66,9 @@ EPILOG = """\
                COARSE3D without propagation, as its baselines are trained.
 
 Draws depend on the seed and on the scan alone, and smaller ratios lie inside larger ones: the 0.1% inside the 1%."""
+
+_MOST_GROUPS = 40
+"""Groups that are shown one by one; ScanNet has 1,201."""
 
 app = typer.Typer(add_completion=False)
 
@@ -65,7 +87,7 @@ def split(
     ] = None,
     list_file: Annotated[
         Path | None,
-        typer.Option("--list", metavar="FILE", help="Your own list of scans or groups.", show_default=False),
+        typer.Option("--list", metavar="FILE", help="Your own list of scans, groups, or points.", show_default=False),
     ] = None,
     regime: Annotated[
         str, typer.Option("--regime", metavar="WORD", help="What is labelled: scan, scene, points, 1pt ...")
@@ -75,7 +97,7 @@ def split(
         typer.Option(
             "--protocol",
             metavar="NAME",
-            help="How points are drawn: raw (default), class, voxel, voxel-first.",
+            help="How points are drawn: raw (default), class, voxel, voxel-first; or scans: limited.",
             show_default=False,
         ),
     ] = None,
@@ -108,7 +130,7 @@ def split(
         bool, typer.Option("--transductive", help="The val scans (never their labels) count as unlabelled too.")
     ] = False,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Take those scans of a published list that are prepared.")
+        bool, typer.Option("--allow-missing", help="Take those scans of a list that are prepared.")
     ] = False,
     show: Annotated[bool, typer.Option("--show", help="Only show a split: the current one, or --name.")] = False,
     name: Annotated[
@@ -192,8 +214,12 @@ def draw_split(view: SplitView) -> None:
     clicks, points = console.count_text(budget.clicks), console.count_text(budget.labelled_points)
     share = console.percent_text(budget.share)
     paper.print(f"budget: {clicks} clicks, {points} labelled points, {share} of the points of the train scans")
-    groups = ", ".join(f"{name}: {shown}/{shown + hidden}" for name, shown, hidden in view.groups)
-    paper.print(f"labelled scans by group: {groups}")
+    if len(view.groups) <= _MOST_GROUPS:
+        groups = ", ".join(f"{name}: {shown}/{shown + hidden}" for name, shown, hidden in view.groups)
+        paper.print(f"labelled scans by group: {groups}")
+    else:
+        some = sum(shown > 0 for _, shown, _ in view.groups)
+        paper.print(f"{some:,} of {len(view.groups):,} groups of scans have labelled ones", highlight=False)
     if view.against is not None:
         paper.print(f"{view.common} of them are labelled in {escape(view.against.name)} too", highlight=False)
     rows = []
@@ -220,6 +246,13 @@ def _remarks(view: SplitView) -> list[str]:
         lines.append(f"{partial:,} of the labelled scans are labelled in part: their other points count as unlabelled")
     if not result.unlabelled:
         lines.append("no scan is unlabelled" + ("" if partial else ": nothing is left to learn from without labels"))
+    if (cut := result.cut) is not None:
+        lines.append(
+            f"{cut.scan} is cut: {cut.points:,} of its {cut.of:,} points are the labelled scan {cut.parts[0]}, "
+            f"the others the unlabelled scan {cut.parts[1]}"
+        )
+    if result.val:
+        lines.append(f"for validation, in place of the dataset's own: {', '.join(result.val)}")
     if result.holdout:
         groups = ", ".join(result.params["holdout"])
         lines.append(f"held out, neither labelled nor unlabelled: {groups} ({len(result.holdout):,} scans)")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,44 @@ def save(path: Path, content: Any) -> Path:
 
 @pytest.mark.parametrize("name", ["points20", "points20.npz"])
 def test_vertices_rising_each_once_of_scans_that_are_there(tmp_path: Path, name: str) -> None:
-    found = read_limited_points(save(tmp_path / name, ROWS), COUNTS)
+    found, absent = read_limited_points(save(tmp_path / name, ROWS), COUNTS)
     assert {scan: rows.tolist() for scan, rows in found.items()} == {"scene0191_00": [3, 7, 99], "scene0191_01": [0]}
+    assert absent == ["scene9999_00"]
 
 
 def test_lists_of_torch_may_hold_lists_and_other_integers(tmp_path: Path) -> None:
     content = {"scene0191_00": [5, 6], "scene0191_01": np.array([4], np.int32)}
-    found = read_limited_points(save(tmp_path / "points20", content), COUNTS)
+    found, _ = read_limited_points(save(tmp_path / "points20", content), COUNTS)
     assert found["scene0191_00"].tolist() == [5, 6] and found["scene0191_01"].dtype == np.int64
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
+def test_files_of_older_and_newer_versions_of_numpy(tmp_path: Path, zipped: bool, module: bytes) -> None:
+    """The official files are from 2021; the function that makes an array has moved since."""
+    path = tmp_path / "points20"
+    scalars = {"scene0191_01": [np.int64(4)]}
+    torch.save({"scene0191_00": ROWS["scene0191_00"], **scalars}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    here = next(name for name in (b"numpy._core.multiarray", b"numpy.core.multiarray") if name in content)
+    assert content.count(here) >= 1
+    content = content.replace(here, module)
+    path.write_bytes(content)
+    if zipped:  # as torch.save has written since 1.6
+        torch.save({}, path)
+        with zipfile.ZipFile(path) as archive:
+            members = {item.filename: archive.read(item) for item in archive.infolist()}
+        payload = pickled(ROWS["scene0191_00"], scalars).replace(here, module)
+        (name,) = (name for name in members if name.endswith("data.pkl"))
+        with zipfile.ZipFile(path, "w") as archive:
+            for member, data in {**members, name: payload}.items():
+                archive.writestr(member, data)
+    found, _ = read_limited_points(path, COUNTS)
+    assert found["scene0191_00"].tolist() == [3, 7, 99] and found["scene0191_01"].tolist() == [4]
+
+
+def pickled(rows: np.ndarray, others: dict[str, Any]) -> bytes:
+    return pickle.dumps({"scene0191_00": rows, **others}, protocol=2)
 
 
 @pytest.mark.parametrize("rows", [[0, 50], [-1]])
