@@ -25,6 +25,7 @@ from ssl3d.pipeline.evaluation.subject import subject_of
 from ssl3d.pipeline.progress import Silent
 from ssl3d.pipeline.stage import Stage, Unit, UnitInputs, Upstream
 from ssl3d.pipeline.stage_run import run_stage
+from ssl3d.pipeline.stages.split import SplitParams, split
 from ssl3d.pipeline.training import checkpoint
 from ssl3d.pipeline.training.build import build_method, load_predictor
 from ssl3d.pipeline.training.config import RunConfig, resolve
@@ -160,8 +161,13 @@ def make_regions(space: Workspace, size: float) -> str:
     return run_stage(space.dataset(), RegionStage(RegionParams(size=size)), progress=Silent()).product.key
 
 
-def test_the_product_of_a_stage_follows_the_points_of_two_augmentations(regions: Workspace, trace: Trace) -> None:
+@pytest.mark.parametrize("limited", [False, True])
+def test_the_product_of_a_stage_follows_the_points_of_two_augmentations(
+    regions: Workspace, trace: Trace, limited: bool
+) -> None:
     make_regions(regions, 3.0)
+    params = SplitParams(ratio="37%", protocol="limited") if limited else SplitParams(ratio="30%")
+    cut = split(regions, params).cut
     run = trained(regions, "regional", "augment.drop=0.3", "augment.translate=3")
     source = PreparedDataset(regions.dataset()).source()
     assert {seen.name for seen in trace} == {"one", "two"}
@@ -172,6 +178,13 @@ def test_the_product_of_a_stage_follows_the_points_of_two_augmentations(regions:
             assert np.array_equal(seen.region[chosen].numpy(), np.floor(z / 3))
         assert len(seen.region.unique()) == 4
     assert run.finished
+    if cut is not None:  # both parts of the scan that is cut were drawn, with the rows of the whole
+        rows = torch.cat([seen.rows for seen in trace if seen.name == "one"])
+        whole = PreparedDataset(regions.dataset()).by_id[cut.scan].index
+        source = PreparedDataset(regions.dataset()).visible()
+        parts = [set(source.view(len(source) - 2 + number).rows[:, 1].tolist()) for number in (0, 1)]
+        seen_rows = set(rows[rows[:, 0] == whole, 1].tolist())
+        assert all(seen_rows & part for part in parts)
 
 
 def test_a_run_names_the_product_that_it_reads(regions: Workspace) -> None:

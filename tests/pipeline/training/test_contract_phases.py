@@ -15,6 +15,7 @@ from torch import Tensor
 from ssl3d.data.errors import Ssl3dError
 from ssl3d.models.backbones.base import Segmenter
 from ssl3d.pipeline.dataset import PreparedDataset
+from ssl3d.pipeline.stages.split import SplitParams, split
 from ssl3d.pipeline.training import checkpoint
 from ssl3d.pipeline.training.build import build_method
 from ssl3d.pipeline.training.config import RunConfig, resolve
@@ -136,7 +137,12 @@ def predicted(segmenter: Segmenter, data: PreparedDataset, scan: int) -> Any:
     return scores.argmax(1).numpy(), scores.max(1).values.numpy()
 
 
-def test_pseudo_labels_go_through_the_disk_into_the_batches_of_the_next_phase(space: Workspace, trace: Trace) -> None:
+@pytest.mark.parametrize("limited", [False, True])
+def test_pseudo_labels_go_through_the_disk_into_the_batches_of_the_next_phase(
+    own: Workspace, trace: Trace, limited: bool
+) -> None:
+    space = own
+    cut = split(space, SplitParams(ratio="35%", protocol="limited" if limited else None)).cut
     run = trained(space, "rounds", "train.lr=0.1", "backbone.dropout=0", "train.log_every=3", steps=18)
     data = PreparedDataset(space.dataset())
     method, _ = build_method(run.config)
@@ -148,7 +154,8 @@ def test_pseudo_labels_go_through_the_disk_into_the_batches_of_the_next_phase(sp
     for (phase, state), seen in zip(entered.items(), gathered, strict=True):
         method.load_state_dict(state)
         train_scans = data.subset("train")
-        assert seen.scans == [scan.scan_id for scan in train_scans]
+        whole = [scan.scan_id for scan in train_scans if cut is None or scan.scan_id != cut.scan]
+        assert seen.scans == [*whole, *(cut.parts if cut else ())]
         expected[phase] = {scan.index: predicted(network, data, scan.index) for scan in train_scans}
         label, confidence = (np.concatenate([pair[i] for pair in expected[phase].values()]) for i in (0, 1))
         count = np.bincount(label, minlength=19)

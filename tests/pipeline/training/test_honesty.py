@@ -34,6 +34,7 @@ from ssl3d.pipeline.workspace import Workspace
 REGIMES = {
     "scans": SplitParams(ratio="30%"),
     "points": SplitParams(regime="points", ratio="2%"),
+    "limited": SplitParams(ratio="35%", protocol="limited"),  # half of a scan
 }
 
 # ---------------------------------------------------------------- which files are opened
@@ -95,7 +96,7 @@ def kinds(names: set[str]) -> set[str]:
     return {name.split(".")[-2] if name.endswith(".h5") else Path(name).suffix for name in names}
 
 
-@pytest.mark.parametrize(("regime", "workers"), [("scans", 2), ("points", 0)])
+@pytest.mark.parametrize(("regime", "workers"), [("scans", 2), ("points", 0), ("limited", 0)])
 def test_the_command_opens_no_hidden_label(own: Workspace, tmp_path: Path, regime: str, workers: int) -> None:
     split(own, REGIMES[regime])
     command = [
@@ -118,6 +119,20 @@ def test_the_command_opens_no_hidden_label(own: Workspace, tmp_path: Path, regim
         assert not kinds(opened) & {"labels", "scribbles", ".label"}
         PreparedDataset(own.dataset()).truth().label(0)
         assert "labels" in kinds(files.read())  # the watch would have seen it
+
+
+def test_the_labelled_part_of_a_cut_scan_is_all_that_it_shows(own: Workspace) -> None:
+    cut = split(own, REGIMES["limited"]).cut
+    data = PreparedDataset(own.dataset())
+    assert cut is not None and 0 < cut.points < cut.of
+    source = data.visible()
+    shown = [source.view(index) for index in source.labelled.tolist()]
+    hidden = [source.view(index) for index in source.unlabelled.tolist()]
+    assert [view.scan["scan_id"] for view in shown].count(cut.parts[0]) == 1
+    assert [view.scan["scan_id"] for view in hidden].count(cut.parts[1]) == 1
+    assert all((view.label == IGNORE).all() for view in hidden)
+    pairs = [{(scan, row) for view in views for scan, row in view.rows.tolist()} for views in (shown, hidden)]
+    assert not pairs[0] & pairs[1] and len(pairs[0] | pairs[1]) == sum(s.num_points for s in data.subset("train"))
 
 
 @pytest.mark.parametrize("regime", list(REGIMES))
