@@ -44,8 +44,9 @@ EPILOG = """\
   points     an .npz with an array for each scan, named like it: the rows of
              its labelled points, from 0; or a dictionary of such arrays saved
              by torch.save, as ScanNet's tasks/points/points20 ... are.
-  published  lasermix-1% 10% 20% 50%, lim3d-1% .. 50%, gpc-5% .. 40%, as far
-             as there are any for the dataset (a wrong name lists them).
+  published  --official. SemanticKITTI: lasermix-1% 10 20 50, lim3d-1% 2 5 10
+             20 40 50, gpc-5% 10 20 30 40. nuScenes: lasermix-1% 10 20 50.
+             ScanNet, S3DIS (Area 5 held out): gpc-5% 10 20 30 40.
 
 [bold]--protocol limited[/], of whole scans
 

@@ -62,6 +62,34 @@ def test_points_and_the_class_that_nobody_sees(ask) -> None:
     assert again.out == answer.out and "pole" in again.err
 
 
+def test_scans_by_their_points(ask) -> None:
+    answer = ask("--ratio", "45%", "--protocol", "limited")
+    assert answer.code == 0 and "scan-45%-limited-seed0" in answer.out
+    text = " ".join(answer.out.split())
+    assert "is cut: 140 of its 200 points are the labelled scan" in text and "540 labelled points, 45% of" in text
+    value = json.loads(ask("--show", "--json").out)
+    cut = value["cut"]
+    assert (cut["points"], cut["of"]) == (140, 200) and f"{cut['scan']}:a" in value["labelled"]
+    assert len(value["labelled"]) == 3 and len(value["unlabelled"]) == 4 and value["share"] == 0.45
+
+
+def test_points_of_a_list(ask, here: Path) -> None:
+    np.savez(here / "mine.npz", **{"00/000001": np.arange(4), "02/000000": np.array([150])})
+    answer = ask("--list", "mine.npz")
+    assert answer.code == 0 and "list-mine" in answer.out and "5 clicks, 5 labelled points" in answer.out
+    np.savez(here / "mine.npz", **{"00/000001": np.array([3, POINTS])})
+    answer = ask("--list", "mine.npz")
+    text = " ".join(answer.err.split())
+    assert answer.code == 1 and f"is not there: {POINTS} of {POINTS}" in text and "00/000001" in text
+    assert answer.err.count("╭") == 1 and "Traceback" not in answer.err
+
+
+def test_another_fold(ask) -> None:
+    answer = ask("--ratio", "50%", "--val", "01")
+    assert answer.code == 0 and "scan-50%-seed0-val-01" in answer.out
+    assert "for validation, in place of the dataset's own: 01" in answer.out and "08: 0/1" in answer.out
+
+
 def test_json_carries_what_is_drawn(ask) -> None:
     answer = ask("--regime", "1pt", "--per-class", "2", "--holdout", "01", "--json")
     value = json.loads(answer.out)
@@ -90,6 +118,8 @@ def test_groups_and_everything(ask) -> None:
         (("--regime", "points", "--ratio", "1%", "--protocol", "clas"), "did you mean class"),
         (("--regime", "1pt", "--ratio", "1%"), "--regime 1pt"),
         (("--ratio", "1%", "--protocol", "voxel"), "--regime points"),
+        (("--regime", "sequence", "--ratio", "1%", "--protocol", "limited"), "draws groups of them"),
+        (("--ratio", "1%", "--val", "07"), "no prepared scan belongs to it"),
         (("--ratio", "1%", "--holdout", "08"), "val subset"),
         (("--ratio", "1%", "--holdout", "00,01,02"), "takes every scan"),
         (("--official", "gpc-7%"), "gpc-5%"),
