@@ -97,6 +97,11 @@ class ExtrasOfParts:
         # an array that does not fit the scan is left as it is: it does not fit the part either, which is reported
         return {name: value[points] if len(value) == len(points) else value for name, value in values.items()}
 
+    def facts(self, index: int) -> Arrays:
+        """Those of the whole scan."""
+        part = self.source.part(index)
+        return self.extra.facts(index if part is None else part[0])
+
 
 class KeptPredictions:
     """What ``predict_train`` has kept of some scans of each unit: ``scan_index`` says which."""
