@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from ssl3d.data.datasets.scannet_points import is_point_list
 from ssl3d.data.errors import UsageError
 from ssl3d.pipeline.files import digest_value
 from ssl3d.pipeline.splits import Cut
@@ -101,7 +100,15 @@ def _groups_text(names: Sequence[str]) -> str:
 def _drawn(
     params: SplitParams, dataset: PreparedDataset, pool: Sequence[ScanRef], train: Sequence[ScanRef], points: int
 ) -> _Drawn:
-    """Args: ``pool``: annotated scans that are not held out; ``train``: all; ``points``: of all not held out."""
+    """The scans that show labels.
+
+    Args:
+        pool: annotated train scans that are not held out.
+        train: all train scans.
+        points: of all train scans that are not held out.
+    """
+    from ssl3d.data.datasets.scannet_points import is_point_list
+
     ids = [scan.scan_id for scan in pool]
     seed = f"seed{params.seed}"
     if params.regime == "1pt":

@@ -23,7 +23,7 @@ from ssl3d.pipeline.files import digest_file
 from ssl3d.pipeline.training import checkpoint, public_checkpoint
 from ssl3d.pipeline.training.batches import BatchMaker, Stream, batch_items
 from ssl3d.pipeline.training.config import DatasetRef, InitRef, RunConfig, SplitRef
-from ssl3d.pipeline.training.extras import ExtraSource, ViewSource, stage_extras, with_extras
+from ssl3d.pipeline.training.extras import ExtrasOfParts, ExtraSource, ViewSource, stage_extras, with_extras
 from ssl3d.pipeline.training.run import RunDirectory
 from ssl3d.pipeline.training.weights import Weights, resolve_weights
 
@@ -80,7 +80,8 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None, need
             hint="choose other scans (ssl3d split --ratio 1% --seed 1), or more of them",
         )
     name = re.sub(r"[^A-Za-z0-9._-]+", "", found.name.replace("%", "pct"))
-    stages, extras = stage_extras(prepared.handle, needs, visible)
+    stages, of_scans = stage_extras(prepared.handle, needs, visible.scans.places)
+    extras = [ExtrasOfParts(extra, visible) for extra in of_scans] if visible.cut else of_scans
     return TrainingData(
         dataset=DatasetRef(
             name=prepared.name,

@@ -126,15 +126,15 @@ class KeptPredictions:
 
 
 def stage_extras(
-    handle: DatasetHandle, needs: Iterable[str], source: VisibleSource
-) -> tuple[dict[str, str], list[ExtraSource]]:
+    handle: DatasetHandle, needs: Iterable[str], places: Places
+) -> tuple[dict[str, str], list[StageExtras]]:
     """The products of the stages ``needs``: their keys by stage, and where to read them.
 
     Raises:
         UsageError: a stage is unknown, has not been run, or was interrupted; says what to type.
     """
     keys: dict[str, str] = {}
-    found: list[ExtraSource] = []
+    found: list[StageExtras] = []
     for name in needs:
         stage, product = STAGES.get(name), handle.product(name)
         if stage is None or product is None or not product.complete:
@@ -145,8 +145,7 @@ def stage_extras(
             )
         product.trust(stage.extras)
         keys[name] = product.key
-        places = source.scans.places
-        found += [ExtrasOfParts(StageExtras(product.folder, kind, places), source) for kind in stage.extras]
+        found += [StageExtras(product.folder, kind, places) for kind in stage.extras]
     return keys, found
 
 
