@@ -133,9 +133,9 @@ class PreparedDataset:
                 where={"split": found.name},
                 hint="run your `ssl3d split` command again",
             )
-        parts = found.cut.parts if found.cut is not None else ()
+        cut = found.cut
         index = {scan.scan_id: scan.index for scan in self.scans}
-        index |= {part: len(self.scans) + number for number, part in enumerate(parts)}
+        index |= {part: len(self.scans) + number for number, part in enumerate(cut.parts if cut else ())}
         try:
             labelled = [index[scan_id] for scan_id in found.labelled]
             unlabelled = [index[scan_id] for scan_id in found.unlabelled]
@@ -155,14 +155,12 @@ class PreparedDataset:
         for scan in shown:  # in order of index, as the rows of the shards are
             row[scan.index] = begun.get(scan.unit, 0)
             begun[scan.unit] = begun.get(scan.unit, 0) + 1
-        return VisibleSource(
-            scans=self.source(),
-            folder=str(found.folder),
-            labelled=np.array(labelled, np.int64),
-            unlabelled=np.array(unlabelled, np.int64),
-            row=row,
-            cut=CutScan(self.by_id[found.cut.scan].index, parts) if found.cut is not None else None,
-        )
+        chosen = np.array(labelled, np.int64), np.array(unlabelled, np.int64)
+        if cut is None:
+            return VisibleSource(self.source(), str(found.folder), *chosen, row)
+        from ssl3d.pipeline.cut_scan import CutSource
+
+        return CutSource(self.source(), str(found.folder), *chosen, row, self.by_id[cut.scan].index, cut.parts)
 
     def truth(self) -> TruthSource:
         """All labels. For evaluation; never for training."""
@@ -241,14 +239,6 @@ class Places:
         return cls(tuple(units), unit, np.array([scan.position for scan in scans], np.int32))
 
 
-@dataclass(frozen=True)
-class CutScan:
-    """The scan that a split has cut: its index, and the ids of its parts, which follow the last scan of the dataset."""
-
-    index: int
-    parts: Sequence[str]
-
-
 @dataclass
 class Shards:
     """Readers of one kind of file, opened when first needed in each process."""
@@ -321,9 +311,11 @@ class VisibleSource:
     """The scans with the labels that a split shows. Opens points and visible labels, never the full labels.
 
     Attributes:
-        labelled, unlabelled: (L,), (U,) int64 indices of scans; those of the parts of a scan that is cut are
-            ``len(scans)`` and the next. The ``rows`` of a part are those of the scan that it was cut from.
+        labelled, unlabelled: (L,), (U,) int64 indices of scans.
+        parts: ids of the parts of a scan that is cut; see ``CutSource``.
     """
+
+    parts: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -332,72 +324,47 @@ class VisibleSource:
         labelled: npt.NDArray[np.int64],
         unlabelled: npt.NDArray[np.int64],
         row: npt.NDArray[np.int32],
-        cut: CutScan | None = None,
     ) -> None:
         self.scans = scans
-        self.cut = cut
         self.labelled = labelled
         self.unlabelled = unlabelled
         self._row = row
         self._shards = Shards(folder, "visible")
 
     def __len__(self) -> int:
-        return len(self.scans) + (len(self.cut.parts) if self.cut is not None else 0)
+        return len(self.scans)
 
     @property
     def places(self) -> Places:
-        """Where what is kept of a scan may lie; the parts of a scan have a unit of their own."""
-        places = self.scans.places
-        if self.cut is None:
-            return places
-        unit, count = f"{places.units[places.unit[self.cut.index]]}+cut", len(self.cut.parts)
-        return Places(
-            (*places.units, unit),
-            np.append(places.unit, np.full(count, len(places.units), np.int32)),
-            np.append(places.position, np.arange(count, dtype=np.int32)),
-        )
-
-    def part(self, index: int) -> tuple[int, npt.NDArray[np.bool_]] | None:
-        """Of a part of a scan that is cut: the index of that scan, and (n,) which of its points are in the part."""
-        if index < len(self.scans):
-            return None
-        assert self.cut is not None
-        parts = self._reader(self.cut.index).read("part", int(self._row[self.cut.index]))
-        return self.cut.index, parts == index - len(self.scans)
+        """Where what is kept of a scan may lie."""
+        return self.scans.places
 
     def view(self, index: int) -> View:
         """Scan ``index``; its labels are IGNORE throughout unless the split shows them."""
-        if (part := self.part(index)) is not None:
-            assert self.cut is not None
-            whole = self.view(part[0])
-            if len(whole) != len(part[1]):
-                raise _outdated(self._reader(part[0]))
-            scan = {**whole.scan, "scan_id": self.cut.parts[index - len(self.scans)]}
-            return replace(whole.select(part[1]), scan=scan)
         view = self.scans.view(index)
         view.extras.pop("source_row", None)  # where predictions go back to; only scans that were cut have it
         if self._row[index] >= 0:
             view.label = self.label(index)
             if len(view.label) != len(view):
-                raise _outdated(self._reader(index))
+                raise outdated(self.reader_of(index))
         return view
 
     def label(self, index: int) -> npt.NDArray[np.uint8]:
         """(n,) uint8 visible labels of a *labelled* scan."""
-        if (part := self.part(index)) is not None:
-            return self.label(part[0])[part[1]]
-        reader, row = self._reader(index), int(self._row[index])
+        reader, row = self.reader_of(index), int(self._row[index])
         if row < 0:
             raise ValueError(f"the split shows no labels of scan {index}")
         if int(reader.read("scan_index", row)) != int(self.scans.places.position[index]):
-            raise _outdated(reader)
+            raise outdated(reader)
         return reader.read("label", row)
 
-    def _reader(self, index: int) -> ShardReader:
+    def reader_of(self, index: int) -> ShardReader:
+        """The visible labels of the unit that scan ``index`` lies in."""
         return self._shards[self.scans.places.units[self.scans.places.unit[index]]]
 
 
-def _outdated(reader: ShardReader) -> DataError:
+def outdated(reader: ShardReader) -> DataError:
+    """The error of visible labels that are not those of the prepared scans."""
     return DataError(
         "the visible labels do not belong to the prepared scans",
         where={"file": reader.path},

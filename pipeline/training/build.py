@@ -18,12 +18,13 @@ from ssl3d.models.backbones.registry import make_backbone
 from ssl3d.models.ema import ema_update
 from ssl3d.models.methods.base import Method, Phase
 from ssl3d.models.methods.registry import get_method
+from ssl3d.pipeline.cut_scan import CutSource, ExtrasOfParts
 from ssl3d.pipeline.dataset import Places, PreparedDataset
 from ssl3d.pipeline.files import digest_file
 from ssl3d.pipeline.training import checkpoint, public_checkpoint
 from ssl3d.pipeline.training.batches import BatchMaker, Stream, batch_items
 from ssl3d.pipeline.training.config import DatasetRef, InitRef, RunConfig, SplitRef
-from ssl3d.pipeline.training.extras import ExtrasOfParts, ExtraSource, ViewSource, stage_extras, with_extras
+from ssl3d.pipeline.training.extras import ExtraSource, ViewSource, stage_extras, with_extras
 from ssl3d.pipeline.training.run import RunDirectory
 from ssl3d.pipeline.training.weights import Weights, resolve_weights
 
@@ -81,7 +82,9 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None, need
         )
     name = re.sub(r"[^A-Za-z0-9._-]+", "", found.name.replace("%", "pct"))
     stages, of_scans = stage_extras(prepared.handle, needs, visible.scans.places)
-    extras = [ExtrasOfParts(extra, visible) for extra in of_scans] if visible.cut else of_scans
+    extras: Sequence[ExtraSource] = of_scans
+    if isinstance(visible, CutSource):
+        extras = [ExtrasOfParts(extra, visible) for extra in of_scans]
     return TrainingData(
         dataset=DatasetRef(
             name=prepared.name,
@@ -101,7 +104,7 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None, need
         source=with_extras(visible, extras),
         labelled=visible.labelled.tolist(),
         unlabelled=visible.unlabelled.tolist(),
-        scan_ids=[*(scan.scan_id for scan in prepared.scans), *(visible.cut.parts if visible.cut else ())],
+        scan_ids=[*(scan.scan_id for scan in prepared.scans), *visible.parts],
         places=visible.places,
     )
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ssl3d.data.errors import DataError, UsageError
 from ssl3d.data.scan import View
-from ssl3d.pipeline.dataset import Places, Shards, VisibleSource
+from ssl3d.pipeline.dataset import Places, Shards
 from ssl3d.pipeline.graph import STAGES
 
 if TYPE_CHECKING:
@@ -81,28 +81,6 @@ class StageExtras:
         return reader.read_many(names, int(self._places.position[index])) if names else {}
 
 
-@dataclass(frozen=True)
-class ExtrasOfParts:
-    """``extra``, also for the parts of a scan that is cut: what it has of that scan, at their points."""
-
-    extra: ExtraSource
-    source: VisibleSource
-
-    def arrays(self, index: int) -> Arrays:
-        part = self.source.part(index)
-        if part is None:
-            return self.extra.arrays(index)
-        whole, points = part
-        values = self.extra.arrays(whole)
-        # an array that does not fit the scan is left as it is: it does not fit the part either, which is reported
-        return {name: value[points] if len(value) == len(points) else value for name, value in values.items()}
-
-    def facts(self, index: int) -> Arrays:
-        """Those of the whole scan."""
-        part = self.source.part(index)
-        return self.extra.facts(index if part is None else part[0])
-
-
 class KeptPredictions:
     """What ``predict_train`` has kept of some scans of each unit: ``scan_index`` says which."""
 
@@ -158,7 +136,6 @@ __all__ = [
     "PREDICTIONS",
     "Arrays",
     "ExtraSource",
-    "ExtrasOfParts",
     "KeptPredictions",
     "StageExtras",
     "ViewSource",
