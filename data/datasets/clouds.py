@@ -52,12 +52,14 @@ class Block:
         points: (n, 3) float64 or float32, meters, in the frame of the whole cloud; NaN and infinity are left in.
         columns, truths: as in ``Fields``.
         label: (n,) uint8 train ids; None without.
+        rows: (n,) of the file, rising, where some are left out (then ``Fields`` has ``source_row``); None: all of them.
     """
 
     points: npt.NDArray[np.float64] | npt.NDArray[np.float32]
     columns: dict[str, Array] = field(default_factory=dict)
     label: npt.NDArray[np.uint8] | None = None
     truths: dict[str, Array] = field(default_factory=dict)
+    rows: npt.NDArray[np.integer[Any]] | None = None
 
 
 class Frame(NamedTuple):
@@ -102,7 +104,8 @@ class CloudReader(DatasetReader):
         """A whole cloud as one scan, whatever its size."""
         blocks = list(self.read_blocks(unit, position, spec, ROWS))
         self._read_digest(unit, position, digest)
-        scan = self._scan(unit, unit.scans[position].labelled, _together(blocks), None)
+        source = unit.scans[position]
+        scan = self._scan(unit, source.labelled, _together(blocks, source.files["points"].path), None)
         scan.pose, scan.cameras = self.read_frame(unit, position, digest)
         return scan
 
@@ -120,9 +123,9 @@ class CloudReader(DatasetReader):
         cloud = unit.scans[0].files["points"].path
         with Spool(folder, dtype, self.tiles, cloud) as spool:
             for block in self.read_blocks(unit, 0, spec, ROWS):
-                spool.add(_rows(block, dtype))
+                spool.add(_rows(block, dtype), numbered=block.rows is not None)
             if not spool.rows:
-                raise DataError("the file holds no points", where={"file": cloud}, hint="remove it, or copy it again")
+                raise _nothing(cloud)
             cut = CutCloud(self, unit, spool, spool.tiles())
             yield cut, cut.unit()
 
@@ -216,6 +219,8 @@ def _rows(block: Block, dtype: np.dtype[Any]) -> Array:
     rows = np.zeros(len(block.points), dtype)
     rows[POSITION] = block.points
     rows[_LABEL] = IGNORE if block.label is None else block.label
+    if block.rows is not None:
+        rows[SOURCE_ROW] = block.rows
     for name, values in block.columns.items():
         rows[name] = values
     for name, values in block.truths.items():
@@ -223,17 +228,25 @@ def _rows(block: Block, dtype: np.dtype[Any]) -> Array:
     return rows
 
 
-def _together(blocks: Sequence[Block]) -> dict[str, Array]:
+def _nothing(cloud: str) -> DataError:
+    hint = "remove it, or copy it again; or clouds.keep leaves nothing of it"
+    return DataError("the file holds no points", where={"file": cloud}, hint=hint)
+
+
+def _together(blocks: Sequence[Block], cloud: str) -> dict[str, Array]:
     """All rows of a cloud, under the names of a row."""
     parts = [
         {
             POSITION: block.points,
             **block.columns,
+            **({} if block.rows is None else {SOURCE_ROW: block.rows.astype(np.uint32)}),
             **({} if block.label is None else {_LABEL: block.label}),
             **{_TRUTH + name: values for name, values in block.truths.items()},
         }
         for block in blocks
     ]
+    if not parts:
+        raise _nothing(cloud)
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
