@@ -161,12 +161,12 @@ class Spool:
         """Stores rows with equal keys together; gives (key, first row in the file, rows)."""
         if not len(rows):
             return
-        order = np.argsort(keys, kind="stable")
-        found = keys[order]
+        order = np.argsort(keys, kind="stable") if (keys != keys[0]).any() else None
+        found = keys if order is None else keys[order]
         starts = np.flatnonzero(np.r_[True, found[1:] != found[:-1]])
         try:
             self._file.seek(self._written * self.dtype.itemsize)
-            self._file.write(rows[order].view(np.uint8).data)
+            self._file.write((rows if order is None else rows[order]).view(np.uint8).data)
         except OSError as error:
             if error.errno not in DISK_FULL:
                 raise

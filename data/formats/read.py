@@ -112,9 +112,10 @@ def table_blocks(
 def update_digest(path: Path | str, digest: xxhash.xxh3_128) -> None:
     """Adds the bytes of a file to a digest. DataError when it cannot be read."""
     file_size(Path(path))
-    with Path(path).open("rb") as handle:
-        while block := handle.read(1 << 22):
-            digest.update(block)
+    buffer = memoryview(bytearray(1 << 20))  # stays in the caches of a processor
+    with Path(path).open("rb", buffering=0) as handle:
+        while size := handle.readinto(buffer):
+            digest.update(buffer[:size])
 
 
 def _tables(source: Source, columns: Sequence[str] | None, rows: int) -> Iterator[Table]:
