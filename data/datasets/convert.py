@@ -200,7 +200,8 @@ def _offsets(items: Sequence[Any]) -> npt.NDArray[np.int64]:
 
 
 def _joined(items: Sequence[Any], dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    return np.concatenate([np.zeros((0, *shape), dtype), *(np.asarray(item, dtype) for item in items)])
+    arrays = [np.asarray(item, dtype) for item in items]
+    return arrays[0] if len(arrays) == 1 else np.concatenate([np.zeros((0, *shape), dtype), *arrays])
 
 
 def _writer(unit: SourceUnit, name: str, path: Path, params: ConvertParams, counts: Sequence[int]) -> ShardWriter:

@@ -6,7 +6,6 @@ the folder.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,16 @@ import xxhash
 
 from ssl3d.data.datasets.beside import Beside
 from ssl3d.data.datasets.clouds import Block, CloudReader, Frame
-from ssl3d.data.datasets.folder_config import HIDDEN_ID, HINT, FolderConfig, beside
+from ssl3d.data.datasets.folder_config import HIDDEN_ID, HINT, FolderConfig
 from ssl3d.data.datasets.folder_files import cloud_options, cloud_source, label_source, wanted_columns
+from ssl3d.data.datasets.folder_frames import POSES, cameras, read_pose
 from ssl3d.data.datasets.folder_survey import survey
 from ssl3d.data.datasets.raw import map_labels
-from ssl3d.data.datasets.root import read_text
-from ssl3d.data.datasets.source import Camera, Layout, ReadOptions, SourceUnit
+from ssl3d.data.datasets.rigid import Motion, inverse
+from ssl3d.data.datasets.source import Layout, ReadOptions, SourceScan, SourceUnit
 from ssl3d.data.datasets.spool import TileParams
 from ssl3d.data.errors import DataError, UsageError
-from ssl3d.data.formats.cloud import Source, Table
+from ssl3d.data.formats.cloud import Table
 from ssl3d.data.formats.read import coordinate_columns
 from ssl3d.data.spec import DatasetSpec, parse_spec
 
@@ -48,6 +48,7 @@ class Folder(CloudReader):
         self.config = FolderConfig.from_text(config)
         self.tiles = TileParams(self.config.tiles.points, self.config.tiles.size)
         self.own_frame = self.config.sensor is not None or self.config.poses is not None
+        self.in_world = self.config.poses is not None and self.config.poses.world
         self.zero_is_none = self.config.clouds.zero_is_none
 
     def spec(self, classes: str = "single") -> DatasetSpec:
@@ -66,38 +67,50 @@ class Folder(CloudReader):
         axes = coordinate_columns(source, cloud_options(self.config))
         others = list(wanted_columns(self.config).values())
         labels = self._labels(scan.files["labels"].path, path, rows) if "labels" in scan.files else None
+        pose = self._pose(scan) if self.in_world else None
         done = 0
         for table in source.tables(list(dict.fromkeys([*axes, *others])), rows):
+            count, words = len(table[axes[0]]), None
+            if labels is not None:
+                words = labels.take(count)
+                if len(words) < count:
+                    labels.end(count_rows(self.config, path))
+            kept = self._kept(table)
+            if kept is not None:
+                table = {name: values[kept] for name, values in table.items()}
+                words = None if words is None else words[kept]
             points = _points([table[axis] for axis in axes], self.config.clouds.scale)
-            block = Block(points, self._columns(path, table))
+            block = Block(points, self._columns(path, table), rows=None if kept is None else kept + done)
+            if pose is not None:
+                _to_sensor(block, pose, self.zero_is_none)
             if self.config.columns.label:
                 self._add_labels(block, table[self.config.columns.label], spec, scan.scan_id, path, done)
-            elif labels is not None:
-                words = labels.take(len(points))
-                if len(words) < len(points):
-                    labels.end(self._count(source, path, done))
+            elif labels is not None and words is not None:
                 self._add_labels(block, words, spec, scan.scan_id, labels.path, done)
             if self.config.columns.instance:
                 block.truths["instance"] = table[self.config.columns.instance].astype(np.int64).astype(np.uint32)
-            done += len(points)
-            yield block
+            done += count
+            if len(points):
+                yield block
         if labels is not None:
             labels.end(done)
 
     def read_frame(self, unit: SourceUnit, position: int, digest: xxhash.xxh3_128 | None) -> Frame:
         scan = unit.scans[position]
         relative, line = scan.details
-        pose = None
-        if self.config.poses is not None:
-            pose = _pose(scan.files["poses"].path, self.config.poses.files, line)
-        return Frame(pose, self._cameras(relative))
+        pose = self._pose(scan)
+        root = Path(scan.files["points"].path.removesuffix(relative))
+        seen = cameras(self.config, root, scan.files, relative, line, np.eye(4) if pose is None else pose)
+        return Frame(pose, seen)
 
-    def _count(self, source: Source, path: str, done: int) -> int:
-        """Rows of a cloud, for the message that its labels are fewer."""
-        if source.count is not None:
-            return source.count
-        axis = coordinate_columns(source, cloud_options(self.config))[0]
-        return sum(len(table[axis]) for table in cloud_source(self.config, path).tables([axis], 1 << 19))
+    def _kept(self, table: Table) -> npt.NDArray[np.intp] | None:
+        """The rows of a block that ``clouds.keep`` chooses; None: all."""
+        masks = []
+        for name, values in self.config.clouds.keep.items():
+            if table[name].ndim != 1:
+                raise DataError("rows are chosen by a column of one number", where={"field": f"clouds.keep.{name}"})
+            masks.append(np.isin(table[name], values))
+        return np.flatnonzero(np.logical_and.reduce(masks)) if masks else None
 
     def _labels(self, path: str, cloud: str, rows: int) -> Beside:
         labels = self.config.labels
@@ -144,7 +157,8 @@ class Folder(CloudReader):
                 whole = words == np.rint(words)
             if not whole.all():
                 row = int(np.argmin(whole))
-                where = {"file": path, "scan": scan_id, "row": done + row}
+                number = done + row if block.rows is None else int(block.rows[row])
+                where = {"file": path, "scan": scan_id, "row": number}
                 raise DataError(f"a label is no whole number: {words[row]:g}", where=where, hint="name another column")
         bits = self.config.labels.bits if self.config.labels is not None else 0
         ids = words.astype(np.int64)
@@ -160,15 +174,30 @@ class Folder(CloudReader):
             hint = f"add them to [classes], or to [ignored], of {self.config.file}"
             raise DataError(error.what, where=error.where, hint=hint) from None
 
-    def _cameras(self, relative: str) -> Sequence[Camera]:
-        found = []
-        for image in self.config.images:
-            name = os.path.normpath(beside(image.files, relative))
-            if (self.config.base() / name).is_file():
-                intrinsic = np.array(image.intrinsic).reshape(3, 3)
-                extrinsic = np.array(image.extrinsic).reshape(4, 4)
-                found.append(Camera(image.name, Path(name).as_posix(), image.size, intrinsic, extrinsic))
-        return found
+    def _pose(self, scan: SourceScan) -> Motion | None:
+        if self.config.poses is None:
+            return None
+        return read_pose(scan.files[POSES].path, self.config.poses, *scan.details)
+
+
+def count_rows(config: FolderConfig, path: str) -> int:
+    """Rows of a cloud, those too that ``clouds.keep`` leaves out; a text is read for it."""
+    source = cloud_source(config, path)
+    if source.count is not None:
+        return source.count
+    axis = coordinate_columns(source, cloud_options(config))[0]
+    return sum(len(table[axis]) for table in source.tables([axis], 1 << 19))
+
+
+def _to_sensor(block: Block, pose: Motion, zero_is_none: bool) -> None:
+    """Rows in the world as the sensor sees them; rows at (0, 0, 0) that are no measurement stay there."""
+    back = inverse(pose)
+    missing = (block.points == 0).all(axis=1) if zero_is_none else None
+    block.points = block.points @ back[:3, :3].T + back[:3, 3]
+    if missing is not None:
+        block.points[missing] = 0
+    if "normal" in block.columns:
+        block.columns["normal"] = (block.columns["normal"] @ back[:3, :3].T).astype(np.float32)
 
 
 def _points(axes: Sequence[Array], scale: float) -> npt.NDArray[np.float64] | npt.NDArray[np.float32]:
@@ -188,21 +217,3 @@ def _joined(path: str, table: Table, names: Sequence[str], role: str) -> Array:
     if values.ndim != 2 or values.shape[1] != 3:
         raise DataError(f"{role} is not three numbers a point", where={"file": path, "field": f"columns.{role}"})
     return values
-
-
-def _pose(path: str, pattern: str, line: int) -> npt.NDArray[np.float64]:
-    """Line ``line`` of a file for a folder, or all of a file for one cloud."""
-    lines = [text for text in read_text(path).splitlines() if text.strip() and not text.lstrip().startswith("#")]
-    single = "{stem}" in pattern or "{path}" in pattern
-    if not single and line >= len(lines):
-        what = f"the file has {len(lines)} poses, the folder more clouds"
-        raise DataError(what, where={"file": path, "row": line}, hint="poses are in the order of the clouds' names")
-    text = " ".join(lines) if single else lines[line]
-    try:
-        numbers = [float(word) for word in text.replace(",", " ").split()]
-    except ValueError as error:
-        raise DataError(f"a pose holds no numbers: {error}", where={"file": path, "row": line}) from None
-    if len(numbers) not in (12, 16) or not np.isfinite(numbers).all():
-        what = f"a pose has {len(numbers)} numbers"
-        raise DataError(what, where={"file": path, "row": line}, hint="3 x 4 or 4 x 4 finite numbers, row by row")
-    return np.array(numbers + [0.0, 0.0, 0.0, 1.0] * (len(numbers) == 12)).reshape(4, 4)

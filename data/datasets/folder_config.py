@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ssl3d.data.datasets.spool import TileParams
 from ssl3d.data.errors import DataError
+from ssl3d.data.formats.read import split_suffix
 from ssl3d.data.scan import IGNORE
 from ssl3d.data.text import nearest
 
@@ -55,6 +56,7 @@ class Clouds(Storage):
         files, exclude: glob patterns; ``**`` stands for any folders.
         names: the columns of files that do not name their own, in the stored order.
         group: what a split holds out together: each cloud by itself, or all clouds of a folder.
+        keep: column -> values; rows with another value there are left out (one of several lidars in a file).
         scale: meters in a unit of the coordinates.
         zero_is_none: rows at (0, 0, 0) are no measurement.
     """
@@ -63,6 +65,7 @@ class Clouds(Storage):
     exclude: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     group: Literal["cloud", "folder"] = "cloud"
+    keep: dict[str, tuple[float, ...]] = {}
     scale: float = Field(1.0, gt=0, allow_inf_nan=False)
     zero_is_none: bool = False
 
@@ -100,20 +103,62 @@ class Labels(Storage):
     bits: int = Field(0, ge=0, le=31)
 
 
-class Poses(Part):
-    """``[poses]``: 12 or 16 numbers, row by row: a file per cloud, or a file per folder with a line per cloud."""
+class PoseFiles(Part):
+    """Poses: a file per cloud (``{stem}`` in the pattern), or a file per folder with a pose per cloud.
+
+    A pose is 12 or 16 numbers, row by row, on a line of a text or in a JSON list; or in JSON ``position`` (x, y, z) and
+    ``heading`` (a quaternion w, x, y, z).
+
+    Attributes:
+        by: which pose of several belongs to a cloud: those of the clouds in order of name, or the one whose number
+            (from 0) or key is the name of the cloud.
+    """
 
     files: str
+    by: Literal["order", "stem"] = "order"
+
+
+class Poses(PoseFiles):
+    """``[poses]``: of the clouds, to the world.
+
+    Attributes:
+        world: coordinates are in the world already: they are taken back to where the sensor is at the origin.
+    """
+
+    world: bool = False
 
 
 class Images(Part):
-    """One of ``[[images]]``: a camera. ``extrinsic`` (16 numbers) takes points of a cloud to it, z forward."""
+    """One of ``[[images]]``: a camera.
+
+    Attributes:
+        files: pattern; * is allowed in the name of the file, where one image of each cloud matches.
+        size: width and height, pixels.
+        intrinsic: 9 numbers; or the pattern of a JSON file with fx, fy, cx, cy.
+        extrinsic: 16 numbers that take points of a cloud to the camera, z forward; or ``poses``: of the camera (z
+            forward) to the world.
+    """
 
     name: str
     files: str
     size: tuple[int, int]
-    intrinsic: tuple[float, ...] = Field(min_length=9, max_length=9)
-    extrinsic: tuple[float, ...] = Field(min_length=16, max_length=16)
+    intrinsic: tuple[float, ...] | str
+    extrinsic: tuple[float, ...] = ()
+    poses: PoseFiles | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Images:
+        if not isinstance(self.intrinsic, str) and len(self.intrinsic) != 9:
+            raise ValueError("intrinsic is 9 numbers, or the pattern of a JSON file with fx, fy, cx and cy")
+        if (len(self.extrinsic) == 16) == (self.poses is not None) or len(self.extrinsic) not in (0, 16):
+            raise ValueError("a camera has an extrinsic of 16 numbers, or poses")
+        return self
+
+    def patterns(self) -> Iterator[str]:
+        """Of the files that every image needs."""
+        yield self.files
+        yield from [self.intrinsic] if isinstance(self.intrinsic, str) else []
+        yield from [self.poses.files] if self.poses is not None else []
 
 
 class Subsets(Part):
@@ -198,8 +243,12 @@ class FolderConfig(Part):
             raise ValueError(f"more than {_MOST_CLASSES} classes")
         if odd := [name for name in self.colors if name not in self.classes.values()]:
             raise ValueError(f"color of a class that there is not: {odd[0]}")
-        for pattern in (self.labels and self.labels.files, self.poses and self.poses.files):
-            for place in re.findall(r"\{(\w*)\}", pattern or ""):
+        if self.columns.label and self.columns.label in self.clouds.keep:
+            raise ValueError(f"clouds.keep chooses rows by {self.columns.label!r}, the label: ignore ids in [ignored]")
+        beside = [pattern for image in self.images for pattern in image.patterns()]
+        beside += [part.files for part in (self.labels, self.poses) if part is not None]
+        for pattern in beside:
+            for place in re.findall(r"\{(\w*)\}", pattern):
                 if place not in PLACES:
                     raise ValueError(
                         f"{{{place}}} stands for nothing in {pattern!r}; there are {{path}}, {{folder}}, {{stem}}"
@@ -309,7 +358,7 @@ def _rgb(hue: float, value: float) -> RGB:
 def beside(pattern: str, relative: str) -> str:
     """The file that a pattern names beside a cloud; ``relative`` is the cloud's path below the root."""
     folder, _, name = relative.rpartition("/")
-    stem = name.rpartition(".")[0] or name
+    stem = split_suffix(name)[0] or name
     places = {"path": f"{folder}/{stem}" if folder else stem, "folder": folder or ".", "stem": stem}
     return re.sub(r"\{(\w+)\}", lambda found: places[found.group(1)], pattern)
 

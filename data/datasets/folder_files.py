@@ -12,7 +12,8 @@ from ssl3d.data.formats.raw import open_raw
 from ssl3d.data.formats.read import inspect
 from ssl3d.data.formats.text import open_text
 
-PICKLES = (".pkl", ".pickle", ".pkl.gz", ".pth", ".pt", ".joblib")
+PICKLES = (".pth", ".pt", ".joblib", ".pkl.xz", ".pkl.bz2", ".pkl.zip", ".pkl.zst")
+"""Those that may hold anything; tables of pandas are read (``formats.frames``)."""
 
 
 def cloud_options(config: FolderConfig) -> Options:
@@ -35,6 +36,7 @@ def wanted_columns(config: FolderConfig) -> dict[str, str]:
     """Role -> name of the columns beside the coordinates that are read from the clouds."""
     columns = config.columns
     wanted = {role: getattr(columns, role) for role in ("intensity", "ring", "label", "instance")}
+    wanted |= {f"keep.{name}": name for name in config.clouds.keep}
     for role in ("color", "normal"):
         wanted |= {f"{role}.{i}": name for i, name in enumerate(getattr(columns, role))}
     return {role: name for role, name in wanted.items() if name}
@@ -56,8 +58,7 @@ def refuse_pickle(path: str) -> None:
         raise DataError(
             "Python pickles are not read: opening one runs whatever code is in it",
             where={"file": path},
-            hint="where you trust the files, write their numbers as .npz with the tool that made them (pandas: "
-            "np.savez(name, **{c: frame[c].to_numpy() for c in frame}))",
+            hint="where you trust the files, write their numbers as .npz with the tool that made them",
         )
 
 

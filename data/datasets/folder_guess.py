@@ -15,13 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl3d.data.datasets.folder_config import beside
+from ssl3d.data.datasets.folder_guess_frames import (
+    GuessedCamera,
+    class_names,
+    find_cameras,
+    find_json_poses,
+    relation,
+)
 from ssl3d.data.datasets.folder_kinds import INSTANCE_WORDS, LABEL_SUFFIXES, choose_clouds, is_label, pattern_of
 from ssl3d.data.datasets.folder_survey import files_below
 from ssl3d.data.datasets.root import root_names
 from ssl3d.data.errors import DataError, Ssl3dError
 from ssl3d.data.formats.cloud import Options, Source
 from ssl3d.data.formats.raw import guess_width
-from ssl3d.data.formats.read import inspect
+from ssl3d.data.formats.read import inspect, split_suffix
 
 _ROWS = 200_000
 """Rows of a file by which its columns are told apart."""
@@ -74,6 +81,9 @@ class Guess:
         zeros: share of rows at (0, 0, 0).
         spacing: median over the files of the distance between points, were they spread evenly over the ground; meters.
         looked: how many files were opened for their values.
+        poses, json_poses: pattern of a file of poses; the second in PandaSet's form.
+        cameras: with images of the clouds.
+        class_names: id -> name, where a file tells.
         notes: what else was seen.
     """
 
@@ -90,6 +100,9 @@ class Guess:
     ids: dict[int, int] = field(default_factory=dict)
     labels: Beside | None = None
     poses: str = ""
+    json_poses: str = ""
+    cameras: list[GuessedCamera] = field(default_factory=list)
+    class_names: dict[int, str] = field(default_factory=dict)
     zeros: float = 0.0
     spacing: float = 0.0
     looked: int = 0
@@ -99,7 +112,8 @@ class Guess:
     def frames(self) -> bool:
         """Whether these look like scans of a moving sensor: several in a folder, with KITTI's words or no-returns."""
         several = len(self.clouds) > len({os.path.dirname(name) for name in self.clouds})  # noqa: PTH120
-        return several and bool((self.labels is not None and self.labels.bits) or self.zeros or self.poses)
+        words = self.labels is not None and self.labels.bits
+        return several and bool(words or self.zeros or self.poses or self.json_poses)
 
 
 def look(root: Path) -> Guess:
@@ -111,7 +125,8 @@ def look(root: Path) -> Guess:
     root_names(root)
     names = files_below(root)
     clouds, notes = choose_clouds(root, names)
-    suffix = Path(clouds[0]).suffix
+    stem, _ = split_suffix(clouds[0])
+    suffix = clouds[0][len(stem) :]
     found = Guess(root, suffix, clouds, pattern_of(clouds, suffix), notes=notes)
     _examine(found, names)
     return found
@@ -119,7 +134,8 @@ def look(root: Path) -> Guess:
 
 def look_at(path: Path) -> Guess:
     """What can be seen of one file. DataError when it is damaged, or its columns are not found."""
-    found = Guess(path.absolute().parent, path.suffix, [path.name], path.name)
+    suffix = path.name[len(split_suffix(path.name)[0]) :]
+    found = Guess(path.absolute().parent, suffix, [path.name], path.name)
     _examine(found, [])
     return found
 
@@ -129,6 +145,10 @@ def _examine(found: Guess, names: Sequence[str]) -> None:
     _name_columns(found, source, _values(source))
     _find_labels(found, names)
     _find_poses(found, names)
+    if found.json_poses and "d" in source.columns:
+        found.notes.append("column d tells PandaSet's lidars apart: keep = { d = [0] } in [clouds] takes the spinning")
+    if found.cameras:
+        found.notes = [note for note in found.notes if "[[images]]" not in note]
     _measure(found)
 
 
@@ -227,7 +247,7 @@ def _find_labels(found: Guess, names: Sequence[str]) -> None:
     if "label" in found.roles:
         return
     cloud = found.clouds[0]
-    stem = Path(cloud).stem
+    stem = split_suffix(os.path.basename(cloud))[0]  # noqa: PTH119
     near = [
         name
         for name in names
@@ -247,14 +267,15 @@ def _find_labels(found: Guess, names: Sequence[str]) -> None:
     if len(patterns) > 1:
         found.notes.append(f"other files that may be labels: {', '.join(p for p in patterns if p != best[1])}")
     _describe_labels(found, best[1], best[0])
+    if found.labels is not None:
+        found.class_names = class_names(found.root, os.path.normpath(beside(best[1], cloud)), names)
 
 
 def _relation(cloud: str, label: str) -> str:
     """The pattern that leads from a cloud to its labels."""
-    stem = Path(cloud).stem
-    place = os.path.relpath(os.path.dirname(label) or ".", os.path.dirname(cloud) or ".")  # noqa: PTH120
-    name = "{stem}" + Path(label).name[len(stem) :]
-    return f"{{folder}}/{name}" if place == "." else f"{{folder}}/{Path(place).as_posix()}/{name}"
+    stem = split_suffix(os.path.basename(cloud))[0]  # noqa: PTH119
+    folder, name = os.path.split(label)
+    return f"{relation(cloud, folder)}/{{stem}}{name[len(stem) :]}"
 
 
 def _describe_labels(found: Guess, pattern: str, hits: int) -> None:
@@ -283,6 +304,8 @@ def _find_poses(found: Guess, names: Sequence[str]) -> None:
     for pattern in ("{folder}/poses.txt", "{folder}/../poses.txt"):
         if os.path.normpath(beside(pattern, found.clouds[0])) in names and folder:
             found.poses = pattern
+    found.json_poses = find_json_poses(found.root, found.clouds[0], names)
+    found.cameras = find_cameras(found.root, found.clouds[0], names)
 
 
 # ---------------------------------------------------------------- values

@@ -132,10 +132,28 @@ def _beside(found: Guess) -> Iterator[str]:
     if found.poses:
         yield "\n[poses]"
         yield _key("files", found.poses, "a line per cloud, in order of name")
+    elif found.json_poses:
+        yield "\n[poses]"
+        yield _key("files", found.json_poses, "position and heading, as PandaSet has them")
+        yield _key("by", "stem", "the number in a cloud's name says which")
+        yield _key("world", True, "PandaSet's points are in the world; false where they are in the sensor's frame")
+    for camera in found.cameras:
+        yield "\n[[images]]"
+        yield _key("name", camera.name)
+        yield _key("files", camera.files)
+        yield _key("size", list(camera.size))
+        yield _key("intrinsic", camera.intrinsic)
+        yield f'poses = {{ files = {_quoted(camera.poses)}, by = "stem" }}'
 
 
 def _classes(found: Guess) -> Iterator[str]:
     total = sum(found.ids.values())
+    if found.class_names and set(found.ids) <= found.class_names.keys() and len(found.class_names) <= _MOST_IDS:
+        yield "\n# As classes.json names them. Ids of one name are one class; [ignored] is for what is not learned."
+        share = {raw: 100 * found.ids.get(raw, 0) / max(1, total) for raw in sorted(found.class_names)}
+        named = [(raw, found.class_names[raw], f"{part:.2g}% of {total:,} rows") for raw, part in share.items()]
+        yield from _table("classes", named)
+        return
     if len(found.ids) > _MOST_IDS:
         yield f"\n# {len(found.ids)} different labels, {min(found.ids)} to {max(found.ids)}: is this column the class?"
         yield from _table("classes", [(0, "object", "name your classes")])

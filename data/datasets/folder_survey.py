@@ -6,12 +6,13 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssl3d.data.datasets.folder_config import FolderConfig, beside, matching
 from ssl3d.data.datasets.folder_files import cloud_options, cloud_source, label_source, wanted_columns
+from ssl3d.data.datasets.folder_frames import POSES, files_of_frame, find_image
 from ssl3d.data.datasets.root import ARCHIVES, refuse_version, root_names
 from ssl3d.data.datasets.source import (
     CheckReport,
@@ -25,9 +26,9 @@ from ssl3d.data.datasets.source import (
     SourceScan,
     SourceUnit,
 )
-from ssl3d.data.datasets.spool import WHOLE
+from ssl3d.data.datasets.spool import SOURCE_ROW, WHOLE
 from ssl3d.data.errors import DataError, Ssl3dError
-from ssl3d.data.formats.read import coordinate_columns
+from ssl3d.data.formats.read import coordinate_columns, split_suffix
 from ssl3d.data.text import nearest
 
 _PARTIAL = "or go on without with --allow-partial"
@@ -70,6 +71,7 @@ def survey(config: FolderConfig, text: str, root: Path, options: ReadOptions) ->
             _look(config, root, cloud, group, options.allow_partial)
     reports = tuple(_report(config, group) for group in groups)
     units = [unit for group in groups for unit in _units(config, group)]
+    problems += _no_images(config, root, clouds)
     report = CheckReport(config.title or config.name, root, reports, tuple(problems))
     return Layout("folder", root, tuple(sorted(units, key=lambda unit: unit.id)), report, text)
 
@@ -133,13 +135,13 @@ def _no_match(pattern: str, names: list[str]) -> str:
     other = [name for name in names if name.lower().endswith(f".{suffix}")]
     if other:
         return f"the folder has {other[0]}: patterns are relative to the root, with upper and lower case as there"
-    kinds = sorted({os.path.splitext(name)[1] for name in names})  # noqa: PTH122
+    kinds = sorted({split_suffix(name)[1] for name in names})
     return f"the folder has files of {' '.join(kinds[:8])}" if names else "the folder is empty"
 
 
 def _scan_name(config: FolderConfig, relative: str) -> tuple[str, str]:
     """Group and name of a cloud."""
-    path = os.path.splitext(relative)[0]  # noqa: PTH122
+    path = split_suffix(relative)[0]
     if config.clouds.group == "cloud":
         return _safe(path), WHOLE
     folder, _, stem = path.rpartition("/")
@@ -182,8 +184,8 @@ def _shared_out(config: FolderConfig, names: list[str]) -> dict[str, str] | None
 def _by_patterns(config: FolderConfig, members: Mapping[str, list[Cloud]], problems: list[Problem]) -> dict[str, str]:
     """``train`` where no pattern says otherwise; a problem for groups in two subsets and for patterns of nothing."""
     owner = {cloud.relative: group for group, clouds in members.items() for cloud in clouds}
-    names = [*owner, *members, *(os.path.splitext(name)[0] for name in owner)]  # noqa: PTH122
-    groups = {**owner, **{os.path.splitext(name)[0]: group for name, group in owner.items()}}  # noqa: PTH122
+    names = [*owner, *members, *(split_suffix(name)[0] for name in owner)]
+    groups = {**owner, **{split_suffix(name)[0]: group for name, group in owner.items()}}
     found: dict[str, set[str]] = defaultdict(set)
     touched: dict[str, set[str]] = defaultdict(set)
     for subset in ("train", "val", "test"):
@@ -230,14 +232,16 @@ def _look(config: FolderConfig, root: Path, cloud: Cloud, group: Group, partial:
         return
     if config.labels is not None:
         _find_labels(config, root, cloud, group, partial)
-    if config.poses is not None:
-        pose = SourceFile.find(_place(root, config.poses.files, cloud))
-        if pose is None:
-            place = _place(root, config.poses.files, cloud)
-            hint = f"correct poses.files ({config.poses.files})"
-            group.problems.append(Problem("error", "a cloud has no poses", {"file": place}, hint))
+    if config.clouds.keep:
+        cloud.rows = None  # only reading tells how many are kept
+    for role, place in files_of_frame(config, root, cloud.relative).items():
+        found = SourceFile.find(place)
+        if found is None:
+            what = "a cloud has no poses" if role == POSES else f"an image has no {role.rpartition('.')[2]}"
+            hint = f"correct the pattern of {role}"
+            group.problems.append(Problem("error", what, {"file": place, "cloud": cloud.relative}, hint))
         else:
-            cloud.files["poses"] = pose
+            cloud.files[role] = found
 
 
 def loose_unit(config: FolderConfig, path: Path) -> SourceUnit:
@@ -274,6 +278,14 @@ def _find_labels(config: FolderConfig, root: Path, cloud: Cloud, group: Group, p
         what = f"the cloud has {cloud.rows:,} points, the file beside it {rows:,} labels"
         hint = "one of them is truncated, or they belong to different clouds; or labels.dtype is another"
         group.problems.append(Problem("error", what, where, hint))
+
+
+def _no_images(config: FolderConfig, root: Path, clouds: list[Cloud]) -> Iterator[Problem]:
+    for image in config.images:
+        if clouds and not any(find_image(image, root, cloud.relative) for cloud in clouds):
+            where = {"root": root, "field": "images.files", "pattern": image.files, "camera": image.name}
+            hint = f"the first would be {os.path.normpath(beside(image.files, clouds[0].relative))}"
+            yield Problem("warning", "no cloud has an image of this camera", where, hint)
 
 
 def _place(root: Path, pattern: str, cloud: Cloud) -> Path:
@@ -330,6 +342,7 @@ def fields_of(config: FolderConfig) -> Fields:
     """The arrays that every scan of the dataset has."""
     kinds = {"intensity": ("f4", 0), "color": ("u1", 3), "normal": ("f4", 3), "ring": ("u1", 0)}
     columns = {name: kind for name, kind in kinds.items() if getattr(config.columns, name)}
+    columns |= {SOURCE_ROW: ("u4", 0)} if config.clouds.keep else {}
     instance = config.columns.instance or (config.labels is not None and config.labels.bits)
     return Fields(
         columns,

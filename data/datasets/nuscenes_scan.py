@@ -13,6 +13,7 @@ import xxhash
 
 from ssl3d.data.datasets.nuscenes_tables import Rigid
 from ssl3d.data.datasets.raw import first_three, map_labels, mend_points, note_intensity, read_binary, read_bytes
+from ssl3d.data.datasets.rigid import from_quaternion, inverse
 from ssl3d.data.datasets.source import Camera, RawScan, SourceFile, SourceScan
 from ssl3d.data.errors import DataError
 from ssl3d.data.spec import DatasetSpec
@@ -145,7 +146,7 @@ def cameras(details: Details) -> tuple[Camera, ...]:
             image=seen.image,
             size=seen.size,
             intrinsic=np.array(seen.intrinsic).reshape(3, 3),
-            extrinsic=_inverse(matrix(seen.ego) @ matrix(seen.mount)) @ to_world,
+            extrinsic=inverse(matrix(seen.ego) @ matrix(seen.mount)) @ to_world,
         )
         for seen in details.cameras
     )
@@ -153,19 +154,4 @@ def cameras(details: Details) -> tuple[Camera, ...]:
 
 def matrix(rigid: Rigid) -> npt.NDArray[np.float64]:
     """(4, 4) of a translation and a quaternion w, x, y, z."""
-    w, x, y, z = np.array(rigid[3:]) / np.linalg.norm(rigid[3:])
-    moved = np.eye(4)
-    moved[:3, :3] = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    moved[:3, 3] = rigid[:3]
-    return moved
-
-
-def _inverse(rigid: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    back = np.eye(4)
-    back[:3, :3] = rigid[:3, :3].T
-    back[:3, 3] = -rigid[:3, :3].T @ rigid[:3, 3]
-    return back
+    return from_quaternion(rigid[:3], rigid[3:])

@@ -13,7 +13,8 @@ import xxhash
 from ssl3d.data.datasets.raw import check_unchanged, read_bytes, unreadable
 from ssl3d.data.datasets.source import SourceFile
 from ssl3d.data.errors import DataError
-from ssl3d.data.formats.text_kernel import GOOD, TOO_FEW, TOO_MANY, parse_lines
+from ssl3d.data.formats.digits import PADDING
+from ssl3d.data.formats.text_kernel import GOOD, TOO_FEW, TOO_MANY, count_lines, parse_lines
 
 COLUMNS = ("x", "y", "z", "r", "g", "b")
 _CONTROL = bytes(code for code in range(32) if code not in b"\t\n\r")
@@ -22,7 +23,6 @@ _MOST = 100
 """Damaged bytes that a text file may have; what has more is no text file."""
 _BLOCK = 1 << 22
 _NO_COMMENTS = np.zeros(256, np.bool_)
-_SLOTS = np.arange(6)
 _AGAIN = "unpack the file from its archive again; damaged bytes of the published archives are mended while reading"
 
 
@@ -47,14 +47,17 @@ def read_rows(file: SourceFile, digest: xxhash.xxh3_128 | None = None) -> TextRo
         DataError: a row has not six columns, a field is no number, or a color is no whole number in 0..255.
     """
     content, mended = mend(read_bytes(file, digest), file.path)
-    if not content.endswith(b"\n"):
-        content += b"\n"
+    end = len(content) + (not content.endswith(b"\n"))
+    content += b"\n" * (PADDING + 1)
     data = np.frombuffer(content, np.uint8)
-    rows = np.empty((content.count(b"\n"), 6))
-    count, code, line, begin, place = parse_lines(data, 0, len(data), 32, 46, _NO_COMMENTS, _SLOTS, rows)
+    lines = count_lines(data, 0, end)
+    rows = np.empty((6, lines))
+    count, code, line, begin, place = parse_lines(
+        data, 0, end, 32, 46, _NO_COMMENTS, np.arange(6) * lines, rows.reshape(-1), 0
+    )
     if code != GOOD:
         raise _wrong_row(file, code, line + 1, content[begin : content.index(b"\n", begin)], place)
-    rows = rows[:count]
+    rows = rows[:, :count].T
     with np.errstate(invalid="ignore"):
         color = rows[:, 3:].astype(np.uint8)
     if (color != rows[:, 3:]).any():

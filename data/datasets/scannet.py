@@ -254,7 +254,7 @@ def _label(
 def _twin(mesh: ScanMesh, scan: SourceScan, raw: RawScan, digest: xxhash.xxh3_128 | None) -> npt.NDArray[np.int64]:
     """(n,) nyu40 ids of the mesh with labels; impossible ones, which some scans have, are 0."""
     file = scan.files["labels"]
-    twin = read_mesh(file, digest)
+    twin = read_mesh(file, digest, faces_too=False)
     if twin.label is None:
         where = {"file": file.path, "field": "label"}
         raise DataError("the mesh with labels has none", where=where, hint="download it again")

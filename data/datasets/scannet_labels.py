@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xxhash
+from numba import njit
 
 from ssl3d.data.datasets.raw import read_bytes
 from ssl3d.data.datasets.source import SourceFile
@@ -28,6 +29,7 @@ GET_TABLE = f"take {TABLE} of ScanNet v2 from the download script"
 HIGHEST = 40
 """The last nyu40 id."""
 _LARGEST_TABLE = 1 << 24
+_SEGMENTS = b'"segIndices"'
 I64 = npt.NDArray[np.int64]
 
 
@@ -77,7 +79,12 @@ def read_categories(file: SourceFile, digest: xxhash.xxh3_128 | None = None, *, 
     Raises:
         DataError: columns are missing, a row is damaged, or values are not those of the published table.
     """
-    text = read_bytes(file, digest).decode("utf-8", "replace")
+    return _categories(read_bytes(file, digest), file, generated)
+
+
+@lru_cache(maxsize=2)  # the same table for every scan
+def _categories(content: bytes, file: SourceFile, generated: bool) -> Categories:
+    text = content.decode("utf-8", "replace")
     lines = [line for line in text.splitlines() if line.strip()]
     columns = lines[0].split("\t") if lines else []
     for name in ("raw_category", "nyu40id"):
@@ -120,7 +127,11 @@ def _check_spots(found: Mapping[str, int], rows: int, file: SourceFile, generate
 
 def read_json(file: SourceFile, digest: xxhash.xxh3_128 | None = None) -> dict[str, Any]:
     """A JSON file that holds an object. DataError when it is damaged."""
-    content = read_bytes(file, digest)
+    return parse_json(file, read_bytes(file, digest))
+
+
+def parse_json(file: SourceFile, content: bytes) -> dict[str, Any]:
+    """As ``read_json``, of bytes that are read already."""
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -138,10 +149,11 @@ def read_segments(
     Raises:
         DataError: the file is damaged, belongs to another scan, or has another number of vertices than the mesh.
     """
-    content = read_json(file, digest)
+    stored = read_bytes(file, digest)
+    content = _quick_segments(stored) or parse_json(file, stored)
     check_owner(file, content, scan)
     listed = content.get("segIndices")
-    if not isinstance(listed, list):
+    if not isinstance(listed, list | np.ndarray):
         raise _damaged(file, "the list of segments is missing", "segIndices")
     if len(listed) != num_points:
         raise DataError(
@@ -150,10 +162,61 @@ def read_segments(
             hint="files of _vh_clean and _vh_clean_2 were mixed, or a download was cut: "
             f"download {scan}_vh_clean_2.0.010000.segs.json again",
         )
-    ids = _whole(listed)
+    ids = _whole(listed) if isinstance(listed, list) else listed
     if ids is None or int(ids.min()) < 0 or int(ids.max()) >= 1 << 31:
         raise _damaged(file, "segments are not all whole numbers from 0 on", "segIndices")
     return ids.astype(np.int32)
+
+
+def _quick_segments(stored: bytes) -> dict[str, Any] | None:
+    """What json makes of the file, but with ``segIndices`` as an array: json is slow with long lists.
+
+    Returns:
+        None where that list is not once in the file, holds anything but numbers without a sign, or json finds faults.
+    """
+    begin = stored.find(b"[", stored.find(_SEGMENTS))
+    end = stored.find(b"]", begin)
+    if stored.count(_SEGMENTS) != 1 or begin < 0 or end < 0:
+        return None
+    found = np.empty((end - begin) // 2 + 1, np.int64)
+    count = _whole_numbers(np.frombuffer(stored, np.uint8), begin + 1, end, found)
+    try:
+        content = json.loads(stored[: begin + 1] + stored[end:]) if count > 0 else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict) or content.get("segIndices") != []:  # it is deeper inside, or in a text
+        return None
+    return {**content, "segIndices": found[:count]}
+
+
+@njit(cache=True, nogil=True)
+def _whole_numbers(data: npt.NDArray[np.uint8], begin: int, end: int, out: I64) -> int:
+    """Numbers of 1 to 10 digits in ``data[begin:end]``, with commas between them, as JSON has them.
+
+    Returns:
+        how many there are; -1 when it holds anything else.
+    """
+    count, at, last = 0, np.uint64(begin), np.uint64(end)
+    one, ten, zero, nine = np.uint64(1), np.int64(10), np.uint8(48), np.uint8(57)
+    while True:
+        while at < last and (data[at] == 32 or data[at] == 10 or data[at] == 13 or data[at] == 9):
+            at += one
+        start, value = at, np.int64(0)
+        while at < last and zero <= data[at] <= nine:
+            value = value * ten + np.int64(data[at] - zero)
+            at += one
+        digits = at - start
+        if digits < 1 or digits > 10 or (digits > 1 and data[start] == zero):
+            return -1
+        out[count] = value
+        count += 1
+        while at < last and (data[at] == 32 or data[at] == 10 or data[at] == 13 or data[at] == 9):
+            at += one
+        if at == last:
+            return count
+        if data[at] != 44:
+            return -1
+        at += one
 
 
 def read_objects(file: SourceFile, scan: str, digest: xxhash.xxh3_128 | None = None) -> list[dict[str, Any]]:

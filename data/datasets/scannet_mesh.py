@@ -65,8 +65,8 @@ def read_head(file: SourceFile) -> MeshHead:
     return MeshHead(rows["vertices"], rows["faces"])
 
 
-def read_mesh(file: SourceFile, digest: xxhash.xxh3_128 | None = None) -> ScanMesh:
-    """A whole mesh. DataError when it is damaged, or names vertices that it has not."""
+def read_mesh(file: SourceFile, digest: xxhash.xxh3_128 | None = None, *, faces_too: bool = True) -> ScanMesh:
+    """A whole mesh, or (quicker) one without faces. DataError when it is damaged, or names vertices that it has not."""
     content = read_bytes(file, digest)
     header, vertex, face = _header(file)
     if header.encoding == "ascii" or header.elements[0] is not vertex or vertex.lists:
@@ -77,7 +77,7 @@ def read_mesh(file: SourceFile, digest: xxhash.xxh3_128 | None = None) -> ScanMe
         raise DataError("truncated mesh", where={"file": file.path, "vertices": vertex.rows}, hint=_DAMAGED)
     rows = np.frombuffer(content, dtype, vertex.rows, header.offset)
     faces = None
-    if face is None:
+    if face is None or not faces_too:
         faces = np.zeros((0, 3), np.int32)
     elif _is_standard(header, face) and len(content) >= end + _TRIANGLE.itemsize * face.rows:
         triangles = np.frombuffer(content, _TRIANGLE, face.rows, end)
@@ -156,8 +156,7 @@ def vertex_normals(points: npt.NDArray[np.float32], faces: npt.NDArray[np.int32]
 
 def mesh_edges(faces: npt.NDArray[np.int32], num_points: int) -> npt.NDArray[np.int32]:
     """(e, 2) int32: the pairs of vertices that a face joins, each once, a < b, in rising order."""
-    edges: npt.NDArray[np.int32] = _edges(faces, num_points)
-    return edges
+    return _edges(faces.view(np.uint32), num_points).view(np.int32)
 
 
 @njit(cache=True, nogil=True)
@@ -193,41 +192,63 @@ def _normals(points: npt.NDArray[np.float32], faces: npt.NDArray[np.int32]) -> n
 
 
 @njit(cache=True, nogil=True)
-def _edges(faces: npt.NDArray[np.int32], num_points: int) -> npt.NDArray[np.int32]:
-    """Buckets by the lower vertex, which hold few: sorting is by insertion."""
-    starts = np.zeros(num_points + 1, np.int64)
-    for f in range(len(faces)):
-        for k in range(3):
-            a, b = faces[f, k], faces[f, (k + 1) % 3]
-            if a != b:
-                starts[min(a, b) + 1] += 1
-    for i in range(num_points):
-        starts[i + 1] += starts[i]
-    found = np.empty(starts[num_points], np.int32)
-    filled = np.zeros(num_points, np.int32)
-    total = 0
-    for f in range(len(faces)):
-        for k in range(3):
-            a, b = faces[f, k], faces[f, (k + 1) % 3]
-            if a == b:
-                continue
-            low, high = min(a, b), max(a, b)
-            begin = starts[low]
-            at = begin + filled[low]
-            while at > begin and found[at - 1] > high:
-                at -= 1
-            if at > begin and found[at - 1] == high:
-                continue
-            for move in range(begin + filled[low], at, -1):
-                found[move] = found[move - 1]
-            found[at] = high
-            filled[low] += 1
-            total += 1
-    edges = np.empty((total, 2), np.int32)
-    row = 0
-    for i in range(num_points):
-        for at in range(starts[i], starts[i] + filled[i]):
-            edges[row, 0] = i
-            edges[row, 1] = found[at]
-            row += 1
-    return edges
+def _edges(faces: npt.NDArray[np.uint32], num_points: int) -> npt.NDArray[np.uint32]:
+    """All sides of faces sorted by their higher vertex, then by the lower one, by counting; then equal ones once.
+
+    Numbers without a sign: numba looks for negative places otherwise, which takes as long as the rest.
+    """
+    zero, one, two, step = np.uint64(0), np.uint64(1), np.uint64(2), np.uint32(1)
+    low_ends, high_ends = np.zeros(num_points, np.uint32), np.zeros(num_points, np.uint32)
+    for f in range(np.uint64(len(faces))):
+        a, b, c = faces[f, zero], faces[f, one], faces[f, two]
+        low_ends[min(a, b)] += step
+        high_ends[max(a, b)] += step
+        low_ends[min(b, c)] += step
+        high_ends[max(b, c)] += step
+        low_ends[min(a, c)] += step
+        high_ends[max(a, c)] += step
+    low_start, high_start = np.uint32(0), np.uint32(0)
+    for i in range(np.uint64(num_points)):  # where each begins; filling it makes that its end
+        count = low_ends[i]
+        low_ends[i] = low_start
+        low_start += count
+        count = high_ends[i]
+        high_ends[i] = high_start
+        high_start += count
+    lows, highs = np.empty(3 * len(faces), np.uint32), np.empty(3 * len(faces), np.uint32)
+    for f in range(np.uint64(len(faces))):
+        a, b, c = faces[f, zero], faces[f, one], faces[f, two]
+        high, low = max(a, b), min(a, b)
+        place = high_ends[high]
+        lows[place] = low
+        high_ends[high] = place + step
+        high, low = max(b, c), min(b, c)
+        place = high_ends[high]
+        lows[place] = low
+        high_ends[high] = place + step
+        high, low = max(a, c), min(a, c)
+        place = high_ends[high]
+        lows[place] = low
+        high_ends[high] = place + step
+    at = np.uint32(0)
+    for i in range(np.uint64(num_points)):
+        end = high_ends[i]
+        while at < end:
+            low = lows[at]
+            place = low_ends[low]
+            highs[place] = i
+            low_ends[low] = place + step
+            at += step
+    edges = np.empty((3 * len(faces), 2), np.uint32)
+    row, at = zero, np.uint32(0)
+    for i in range(np.uint64(num_points)):
+        last = np.uint32(i)  # sides from a vertex to itself are none
+        end = low_ends[i]
+        while at < end:
+            high = highs[at]
+            edges[row, zero] = i
+            edges[row, one] = high
+            row += np.uint64(high != last)
+            last = high
+            at += step
+    return edges[:row]

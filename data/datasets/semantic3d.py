@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,9 +45,8 @@ class Semantic3D(CloudReader):
             done += len(block.points)
             if label is not None:
                 ids = label.take(len(block.points))
-                _check_ids(label.path, label.taken - len(ids), ids, spec.num_classes)
-                block.label = table[np.zeros(len(block.points), np.intp)]
-                block.label[: len(ids)] = table[ids.astype(np.intp)]
+                block.label = np.full(len(block.points), table[0])
+                block.label[: len(ids)] = table[_ids(label.path, label.taken - len(ids), ids, spec.num_classes)]
             yield block
         if label is not None:
             label.end(done)
@@ -62,16 +60,20 @@ def _labels(path: str, cloud: str, rows: int) -> Beside:
 def _block(path: Path, line: int, table: Table) -> Block:
     """Rows of the text, checked: a line that is not what the publisher writes is a damaged file."""
     points = np.stack([table[axis] for axis in "xyz"], axis=1)
-    _check(path, line, "coordinates", points, np.isfinite(points).all(axis=1), "finite")
+    if not np.isfinite(points.sum()):
+        _check(path, line, "coordinates", points, np.isfinite(points).all(axis=1), "finite")
     intensity = table["intensity"]
+    color = np.empty((len(points), 3), np.uint8)
+    good = np.ones(len(points), np.bool_)
     with np.errstate(invalid="ignore"):
         _check(path, line, "intensity", intensity, intensity == np.rint(intensity), "an integer")
-        color = np.stack([table[channel] for channel in "rgb"], axis=1)
-        good = ((color >= 0) & (color <= 255) & (color == np.rint(color))).all(axis=1)
-    _check(path, line, "r g b", color, good, "integers within 0..255")
-    columns: dict[str, npt.NDArray[Any]] = {"intensity": ((intensity + 2048) / 4096).astype(np.float32)}
-    columns["color"] = color.astype(np.uint8)
-    return Block(points, columns)
+        for place, channel in enumerate("rgb"):
+            color[:, place] = table[channel]
+            good &= color[:, place] == table[channel]
+    if not good.all():
+        found = np.stack([table[channel] for channel in "rgb"], axis=1)
+        _check(path, line, "r g b", found, good, "integers within 0..255")
+    return Block(points, {"intensity": ((intensity + 2048) / 4096).astype(np.float32), "color": color})
 
 
 def _check(
@@ -84,9 +86,10 @@ def _check(
         raise DataError(what, where={"file": path, "line": line + row, "field": field}, hint=_AGAIN)
 
 
-def _check_ids(path: str, before: int, ids: npt.NDArray[np.float64], classes: int) -> None:
+def _ids(path: str, before: int, ids: npt.NDArray[np.float64], classes: int) -> npt.NDArray[np.uint8]:
     with np.errstate(invalid="ignore"):
-        good = (ids >= 0) & (ids <= classes) & (ids == np.rint(ids))
+        found = ids.astype(np.uint8)
+        good = (found == ids) & (found <= classes)
     if not good.all():
         row = int(np.argmin(good))
         raise DataError(
@@ -94,3 +97,4 @@ def _check_ids(path: str, before: int, ids: npt.NDArray[np.float64], classes: in
             where={"file": path, "line": before + row + 1, "field": "label"},
             hint="labels of another dataset, or damaged: unpack sem8_labels_training.7z again",
         )
+    return found

@@ -101,8 +101,11 @@ class Spool:
     ) -> None:
         self._file.close()
 
-    def add(self, rows: Array) -> None:
-        """The next rows of the cloud; their ``source_row`` is set. Rows that are not finite go with those before them.
+    def add(self, rows: Array, *, numbered: bool = False) -> None:
+        """The next rows of the cloud. Rows that are not finite go with those before them.
+
+        Args:
+            numbered: they have their ``source_row`` already; otherwise it is set.
 
         Raises:
             DataError: the cloud is far larger than its tiles, or has 2**32 rows; the disk is full.
@@ -111,7 +114,8 @@ class Spool:
             raise DataError(
                 "a cloud of more than 4,294,967,295 points", where={"file": self.cloud}, hint="cut it into files"
             )
-        rows[SOURCE_ROW] = np.arange(self.rows, self.rows + len(rows), dtype=np.uint32)
+        if not numbered:
+            rows[SOURCE_ROW] = np.arange(self.rows, self.rows + len(rows), dtype=np.uint32)
         self.rows += len(rows)
         cells = np.floor(self._places(rows[POSITION][:, :2]) / self.params.size)
         if len(cells) and np.abs(cells).max() >= _MOST_CELLS:
@@ -157,12 +161,12 @@ class Spool:
         """Stores rows with equal keys together; gives (key, first row in the file, rows)."""
         if not len(rows):
             return
-        order = np.argsort(keys, kind="stable")
-        found = keys[order]
+        order = np.argsort(keys, kind="stable") if (keys != keys[0]).any() else None
+        found = keys if order is None else keys[order]
         starts = np.flatnonzero(np.r_[True, found[1:] != found[:-1]])
         try:
             self._file.seek(self._written * self.dtype.itemsize)
-            self._file.write(rows[order].view(np.uint8).data)
+            self._file.write((rows if order is None else rows[order]).view(np.uint8).data)
         except OSError as error:
             if error.errno not in DISK_FULL:
                 raise

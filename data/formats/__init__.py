@@ -7,6 +7,7 @@ from ssl3d.data.formats.read import (
     read_blocks,
     read_cloud,
     read_table,
+    split_suffix,
     table_blocks,
     update_digest,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "read_blocks",
     "read_cloud",
     "read_table",
+    "split_suffix",
     "table_blocks",
     "update_digest",
     "write_labelled",

@@ -84,7 +84,7 @@ class Source(ABC):
 
     Attributes:
         path: the file.
-        format: ``bin``, ``npy``, ``npz``, ``ply``, ``pcd``, ``las``, ``text`` or ``h5``.
+        format: ``bin``, ``npy``, ``npz``, ``ply``, ``pcd``, ``las``, ``text``, ``h5`` or ``frame``.
         columns: name -> dtype, in the stored order; (c,) sub-arrays for columns of several numbers.
         count: rows, None when only reading tells (text).
         header: facts of the header.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -23,9 +24,18 @@ _OPENERS = {
     **dict.fromkeys((".las", ".laz"), ("las", "open_las")),
     **dict.fromkeys((".txt", ".csv", ".xyz", ".asc", ".pts", ".tsv"), ("text", "open_text")),
     **dict.fromkeys((".h5", ".hdf5"), ("hdf5", "open_hdf5")),
+    **dict.fromkeys((".pkl", ".pickle", ".pkl.gz"), ("frames", "open_frame")),
 }
 SUFFIXES = tuple(_OPENERS)
 """Suffixes, in any case, of the files that are read."""
+
+
+def split_suffix(path: str) -> tuple[str, str]:
+    """A path without its suffix, and the suffix in lower case; ``.pkl.gz`` is one."""
+    stem, suffix = os.path.splitext(path)  # noqa: PTH122
+    if suffix.lower() == ".gz" and stem.lower().endswith(".pkl"):
+        stem, suffix = stem[:-4], path[-7:]
+    return stem, suffix.lower()
 
 
 def inspect(path: Path | str, options: Options | None = None) -> Source:
@@ -37,7 +47,7 @@ def inspect(path: Path | str, options: Options | None = None) -> Source:
         Ssl3dError: a package that reads it is not installed.
     """
     path = Path(path)
-    opener = _OPENERS.get(path.suffix.lower())
+    opener = _OPENERS.get(split_suffix(path.name)[1])
     if opener is None:
         raise UsageError(
             f"unknown suffix {path.suffix!r} of a file of points",
@@ -102,9 +112,10 @@ def table_blocks(
 def update_digest(path: Path | str, digest: xxhash.xxh3_128) -> None:
     """Adds the bytes of a file to a digest. DataError when it cannot be read."""
     file_size(Path(path))
-    with Path(path).open("rb") as handle:
-        while block := handle.read(1 << 22):
-            digest.update(block)
+    buffer = memoryview(bytearray(1 << 20))  # stays in the caches of a processor
+    with Path(path).open("rb", buffering=0) as handle:
+        while size := handle.readinto(buffer):
+            digest.update(buffer[:size])
 
 
 def _tables(source: Source, columns: Sequence[str] | None, rows: int) -> Iterator[Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,7 +125,7 @@ def _data_lines(head: bytes, options: Options) -> tuple[list[_Line], str]:
     offset = 3 if head.startswith(b"\xef\xbb\xbf") else 0
     found: list[_Line] = []
     comment = ""
-    for number, raw in enumerate(head[offset:].splitlines(keepends=True), start=1):
+    for number, raw in enumerate(io.BytesIO(head[offset:]), start=1):
         text = raw.decode("utf-8", "replace").rstrip("\r\n")
         bare = text.strip(_BLANK)
         if number > options.skip and bare:

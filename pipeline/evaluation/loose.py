@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ssl3d.data.datasets.folder import Folder
+from ssl3d.data.datasets.folder import Folder, count_rows
 from ssl3d.data.datasets.folder_config import FolderConfig, class_color
 from ssl3d.data.datasets.folder_files import cloud_options, cloud_source
 from ssl3d.data.datasets.folder_guess_text import describe_file
@@ -23,7 +23,7 @@ from ssl3d.data.datasets.folder_survey import loose_unit
 from ssl3d.data.datasets.source import DatasetReader, SourceUnit
 from ssl3d.data.datasets.spool import ROWS, SOURCE_ROW
 from ssl3d.data.errors import DataError, Ssl3dError, UsageError
-from ssl3d.data.formats.read import coordinate_columns
+from ssl3d.data.formats.read import coordinate_columns, split_suffix
 from ssl3d.data.formats.write import WRITTEN, Labelled, write_labelled
 from ssl3d.data.scan import IGNORE, View
 from ssl3d.data.spec import DatasetSpec
@@ -103,7 +103,8 @@ def predict_files(
                 cloud = Folder(described.text())
                 cloud.own_frame = own_frame
                 with cloud.opened(loose_unit(described, file), cloud.spec(), out) as (reader, unit):
-                    label = _label(predictor, reader, unit)
+                    rows = count_rows(described, str(file)) if described.clouds.keep else unit.num_points or 0
+                    label = _label(predictor, reader, unit, rows)
                 _write(file, place, described, label, known, len(subject.classes))
                 done.append(LooseFile(file, place, len(label), len(unit.scans)))
                 task.advance()
@@ -118,9 +119,9 @@ def _places(files: Sequence[Path], out: Path, form: str | None, overwrite: bool)
         )
     places: dict[Path, Path] = {}
     for file in files:
-        own = file.suffix.lower()
+        stem, own = split_suffix(file.name)
         suffix = f".{form}" if form is not None else own if own in WRITTEN else ".npz"
-        place = out / f"{file.stem}{suffix}"
+        place = out / f"{stem}{suffix}"
         if place in places:
             raise UsageError(
                 "two files have the same name",
@@ -156,8 +157,8 @@ def _describe(file: Path, config: FolderConfig | None, known: _Known) -> tuple[F
     """
     trained = known.config
     if config is None and trained is not None:
-        kinds = {Path(pattern).suffix.lower() for pattern in trained.clouds.files}
-        config = trained if file.suffix.lower() in kinds else None
+        kinds = {split_suffix(pattern)[1] for pattern in trained.clouds.files}
+        config = trained if split_suffix(file.name)[1] in kinds else None
     found = describe_file(file) if config is None else config
     clouds = found.clouds.model_copy(update={"files": (file.name,), "exclude": (), "group": "cloud"})
     columns = found.columns.model_copy(update={"label": "", "instance": ""})
@@ -167,15 +168,23 @@ def _describe(file: Path, config: FolderConfig | None, known: _Known) -> tuple[F
         clouds=clouds,
         columns=columns,
         classes=found.classes,
+        poses=found.poses if _has_own_pose(found) else None,
         sensor=found.sensor,
         tiles=found.tiles,
     )
     frame = config or trained
     if frame is not None:
-        return described, frame.sensor is not None or frame.poses is not None
+        in_world = frame.poses is not None and frame.poses.world and described.poses is None
+        return described, not in_world and (frame.sensor is not None or frame.poses is not None)
     if known.spec is not None:
         return described, known.spec.sensor is not None
     return described, _is_near(described, file)
+
+
+def _has_own_pose(config: FolderConfig) -> bool:
+    """Whether points are in the world, and a file by itself tells which pose it has."""
+    poses = config.poses
+    return poses is not None and poses.world and (poses.by == "stem" or "{stem}" in poses.files)
 
 
 def _is_near(config: FolderConfig, file: Path) -> bool:
@@ -185,20 +194,20 @@ def _is_near(config: FolderConfig, file: Path) -> bool:
     return all(float(np.nanmax(np.abs(table[axis]))) * config.clouds.scale < _NEAR for axis in axes)
 
 
-def _label(predictor: Predictor, reader: DatasetReader, unit: SourceUnit) -> Labels:
-    """(n,) classes of all rows of a file, 255 where nothing is predicted."""
+def _label(predictor: Predictor, reader: DatasetReader, unit: SourceUnit, count: int) -> Labels:
+    """(count,) classes of all rows of a file, 255 where nothing is predicted."""
     rows: dict[int, npt.NDArray[np.uint32] | None] = {}
     spec = reader.spec()
-    label: Labels = np.full(unit.num_points or 0, IGNORE, np.uint8)
+    label: Labels = np.full(count, IGNORE, np.uint8)
 
     def load(position: int) -> View:
         scan = reader.read_scan(unit, position, spec)
         rows[position] = scan.columns.pop(SOURCE_ROW, None)
-        count = len(scan.points)
-        ids = np.stack([np.full(count, position, np.int64), np.arange(count)], axis=1)
+        size = len(scan.points)
+        ids = np.stack([np.full(size, position, np.int64), np.arange(size)], axis=1)
         name = Path(unit.scans[position].files["points"].path).name
         facts = {"scan_id": name, "origin": scan.origin, "pose": None}
-        return View(scan.points, scan_features(scan.columns), ids, np.full(count, IGNORE, np.uint8), scan=facts)
+        return View(scan.points, scan_features(scan.columns), ids, np.full(size, IGNORE, np.uint8), scan=facts)
 
     try:
         for position, found in predictor.labels(range(len(unit.scans)), load):

@@ -102,7 +102,7 @@ def formats(
     quick: Annotated[bool, typer.Option("--quick", help="Smaller files.")] = False,
     debug: options.Debug = False,
 ) -> None:
-    """Reading loose files, against cp of the same bytes and the CSV readers that are installed."""
+    """Reading loose files and published layouts, against cp of the same bytes and the installed CSV readers."""
     from ssl3d.benchmarks import formats as measured
 
     start = time.monotonic()

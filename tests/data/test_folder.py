@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
 from pathlib import Path
 from typing import Any
@@ -328,10 +329,17 @@ def test_text_labels_that_end_early(tmp_path: Path) -> None:
 def test_pickles_are_refused(tmp_path: Path) -> None:
     root = tmp_path / "data"
     root.mkdir()
-    (root / "00.pkl.gz").write_bytes(pickle.dumps([1]))
-    table = {"name": "n", "root": str(root), "clouds": {"files": ["*.pkl.gz"]}, "classes": CLASSES}
-    (found,) = problems_of(table, tmp_path)
-    assert "pickles are not read" in found and "np.savez" in found
+    (root / "00.pth").write_bytes(pickle.dumps([1]))
+    (root / "01.pkl.gz").write_bytes(gzip.compress(pickle.dumps(Path())))
+    (root / "02.pkl").write_bytes(pickle.dumps([1]))
+    table = {"name": "n", "root": str(root), "clouds": {"files": ["*"]}, "classes": CLASSES}
+    found = problems_of(table, tmp_path)
+    for text, (name, what) in zip(
+        found,
+        (("00.pth", "pickles are not read"), ("01.pkl.gz", "asks for pathlib"), ("02.pkl", "a list, not a DataFrame")),
+        strict=True,
+    ):
+        assert name in text and what in text
 
 
 def test_damaged_files_are_named_before_anything_is_converted(tmp_path: Path) -> None:

@@ -24,6 +24,13 @@ TABLE: dict[str, Any] = {
     "columns": {"label": "code"},
     "classes": {"2": "ground"},
 }
+IMAGE: dict[str, Any] = {
+    "name": "front",
+    "files": "{stem}.jpg",
+    "size": [4, 3],
+    "intrinsic": [1.0] * 9,
+    "extrinsic": [0.0] * 16,
+}
 
 
 def test_patterns() -> None:
@@ -49,6 +56,7 @@ def test_the_documentation_names_all_keys(tmp_path: Path) -> None:
         assert set(whole[name]) == set(type(getattr(config, name)).model_fields)
     for name in ("poses", "sensor"):
         assert set(beside_clouds[name]) == set(type(getattr(other, name)).model_fields)
+    assert set(beside_clouds["images"][0]) == set(type(other.images[0]).model_fields) - {"poses"}  # or an extrinsic
     assert Folder(other.text()).spec().classes == ("ground", "vegetation", "building")
 
 
@@ -67,6 +75,12 @@ def test_the_documentation_names_all_keys(tmp_path: Path) -> None:
         ({"name": "a b"}, "name is letters", "whole"),
         ({"labels": {"files": "{stem}.txt"}}, "not both", "whole"),
         ({"poses": {"files": "{sten}.txt"}}, "{sten} stands for nothing", "whole"),
+        ({"poses": {"files": "a.txt", "by": "name"}}, "'order' or 'stem'", "poses.by"),
+        ({"clouds": {"files": ["*"], "keep": {"code": [1]}}}, "keep chooses rows by 'code'", "whole"),
+        ({"images": [IMAGE | {"intrinsic": [1.0]}]}, "intrinsic is 9 numbers", "images.0"),
+        ({"images": [IMAGE | {"extrinsic": [1.0]}]}, "an extrinsic of 16 numbers, or poses", "images.0"),
+        ({"images": [IMAGE | {"poses": {"files": "a"}}]}, "an extrinsic of 16 numbers, or poses", "images.0"),
+        ({"images": [IMAGE | {"files": "{frame}.jpg"}]}, "{frame} stands for nothing", "whole"),
         ({"sensor": {"height": 64}}, "a key is missing", "sensor.fov_up_deg"),
     ],
 )

@@ -137,7 +137,12 @@ def test_a_bin_of_unknown_width(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("00.pkl.gz", "pickles are not read"), ("all.zip", "no clouds here"), ("readme.md", "no clouds here")],
+    [
+        ("00.pth", "pickles are not read"),
+        ("00.pkl.gz", "damaged, or holds no table"),
+        ("all.zip", "no clouds here"),
+        ("readme.md", "no clouds here"),
+    ],
 )
 def test_a_folder_without_clouds(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / name).write_bytes(b"PK")

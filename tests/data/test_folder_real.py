@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from ssl3d.data.datasets.convert import ConvertParams, convert_unit
 from ssl3d.data.datasets.folder import Folder
 from ssl3d.data.datasets.folder_config import parse_config
 from ssl3d.data.datasets.folder_guess_text import guess_text
-from ssl3d.data.errors import DataError
+from ssl3d.data.datasets.source import Camera
+from ssl3d.data.formats import read_table
 from ssl3d.data.store import ShardReader
 
 if sys.version_info >= (3, 11):
@@ -20,6 +25,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+Array = npt.NDArray[Any]
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "real"
 pytestmark = [
     pytest.mark.real,
@@ -72,7 +78,81 @@ def test_a_block_of_sensaturban(tmp_path: Path) -> None:
     assert info.num_points == [60_095] and info.class_counts == [1634, 3850, 775, 2919, 49287, 708, 922]
 
 
-def test_pickles_of_pandaset_are_refused() -> None:
-    with pytest.raises(DataError, match="pickles are not read") as caught:
-        guess_text(REAL / "pandaset")
-    assert "pkl.gz" in str(caught.value.where["file"])
+def project(points: Array, camera: Camera) -> tuple[Array, Array]:
+    """(m, 2) pixels of the points in front of a camera that lie in its image, and the rows of those points."""
+    seen = points @ camera.extrinsic[:3, :3].T + camera.extrinsic[:3, 3]
+    pixels = seen @ camera.intrinsic.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pixels = pixels[:, :2] / pixels[:, 2:]
+    rows = np.flatnonzero((seen[:, 2] > 0.5) & (pixels >= 0).all(axis=1) & (pixels < camera.size).all(axis=1))
+    return pixels[rows], rows
+
+
+def brightness(image: Array, pixels: Array) -> float:
+    u, v = pixels.astype(int).T
+    return float(image[v, u.clip(0, image.shape[1] - 1)].mean())
+
+
+def test_the_camera_of_rellis_sees_the_person() -> None:
+    """With the description that the documentation gives."""
+    page = (Path(__file__).parents[2] / "docs" / "own-scans.md").read_text()
+    text = next(part for part in page.split("```") if "pylon_camera" in part)
+    classes = {3: "grass", 4: "tree", 17: "person", 18: "fence", 19: "bush", 23: "concrete", 31: "puddle", 33: "mud"}
+    table = {**tomllib.loads(text), "name": "rellis", "classes": classes, "ignored": {0: "void"}}
+    reader = Folder(parse_config(table, REAL / "rellis3d" / "my.toml").text())
+    (unit,) = reader.discover(reader.config.base()).units
+    scan = reader.read_scan(unit, 0, reader.spec())
+    (camera,) = scan.cameras
+    assert camera.image.endswith("frame000104-1581624663_149.jpg") and scan.label is not None
+    with Image.open(REAL / "rellis3d" / camera.image) as file:
+        assert file.size == camera.size
+        image = np.asarray(file.convert("L"), np.float64)
+    pixels, rows = project(scan.points + scan.origin, camera)
+    person = pixels[scan.label[rows] == reader.spec().classes.index("person")]
+    upper = person[person[:, 1] < np.median(person[:, 1])]  # in front of the sky
+    assert len(upper) > 50 and np.ptp(upper[:, 0]) < 220
+    aside = [brightness(image, upper + np.array([shift, 0])) for shift in (-150, 150)]
+    assert brightness(image, upper) < 0.6 * min(aside)
+
+
+COUNTS = {"00": 106_169, "32": 105_895, "44": 106_417, "52": 107_017, "59": 106_860}
+"""Rows of the spinning lidar of each frame, as stated where they come from."""
+
+
+def test_frames_of_pandaset_describe_themselves(tmp_path: Path) -> None:
+    text = guess_text(REAL / "pandaset").replace("\n[clouds]", "\n[clouds]\nkeep = { d = [0] }")
+    reader = Folder(parse_config(tomllib.loads(text), tmp_path / "my.toml").text())
+    assert len(reader.config.classes) == 42 and [image.name for image in reader.config.images] == ["front_camera"]
+    spec = reader.spec()
+    units = reader.discover(reader.config.base()).units
+    assert [unit.scans[0].scan_id for unit in units] == [f"002-lidar/{name}" for name in COUNTS]
+    for unit, (name, count) in zip(units, COUNTS.items(), strict=True):
+        scan = reader.read_scan(unit, 0, spec)
+        assert len(scan.points) == count and scan.pose is not None and scan.label is not None
+        table = read_table(REAL / f"pandaset/002/lidar/{name}.pkl.gz")
+        world = np.stack([table[axis] for axis in "xyz"], axis=1)[table["d"] == 0]
+        assert np.abs(scan.points @ scan.pose[:3, :3].T + scan.pose[:3, 3] - world).max() < 1e-3
+        assert np.abs(np.median(scan.points[:, :2], axis=0)).max() < 15  # the sensor is in the middle
+        classes = read_table(REAL / f"pandaset/002/annotations/semseg/{name}.pkl.gz")["class"]
+        assert (scan.label == classes[table["d"] == 0] - 1).all()
+        (camera,) = scan.cameras
+        pixels, rows = project(scan.points.astype(np.float64), camera)
+        assert len(rows) > 10_000
+        road = pixels[scan.label[rows] == spec.classes.index("Road")]
+        assert len(road) > 1000 and (road[:, 1] > camera.intrinsic[1, 2]).all()  # below the horizon
+        assert_projects_as_published(camera, name, world, pixels, rows)
+
+
+def assert_projects_as_published(camera: Camera, name: str, world: Array, pixels: Array, rows: Array) -> None:
+    """The pinhole formula of PandaSet's development kit on points in the world, with a quaternion by scipy."""
+    from scipy.spatial.transform import Rotation
+
+    folder = REAL / "pandaset" / "002" / "camera" / "front_camera"
+    pose = json.loads((folder / "poses.json").read_text())[int(name)]
+    turn = Rotation.from_quat([pose["heading"][axis] for axis in "xyzw"])
+    seen = turn.inv().apply(world[rows] - [pose["position"][axis] for axis in "xyz"])
+    known = json.loads((folder / "intrinsics.json").read_text())
+    u = known["fx"] * seen[:, 0] / seen[:, 2] + known["cx"]
+    v = known["fy"] * seen[:, 1] / seen[:, 2] + known["cy"]
+    assert np.abs(np.stack([u, v], axis=1) - pixels).max() < 0.05
+    assert camera.image == f"002/camera/front_camera/{name}.jpg"

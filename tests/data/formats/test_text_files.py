@@ -17,7 +17,8 @@ XYZ = [[1.5, -2.0, 3e-3], [4.0, 5.25, -6e10]]
 
 
 def parsed(text: str) -> tuple[float, int]:
-    value, end = number(np.frombuffer(text.encode() + b"\n", np.uint8), 0, ord("."))
+    data = np.frombuffer(text.encode() + b"\n" * 9, np.uint8)
+    value, end = number(data.ctypes.data, 0, ord("."))
     return float(value), int(end)
 
 

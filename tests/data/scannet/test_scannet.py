@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ssl3d.data.datasets.convert import ConvertParams, UnitInfo, convert_unit
 from ssl3d.data.datasets.root import MANIFEST, WrongRoot
 from ssl3d.data.datasets.scannet import ScanNet
-from ssl3d.data.datasets.scannet_labels import TABLE
+from ssl3d.data.datasets.scannet_labels import TABLE, _quick_segments
 from ssl3d.data.datasets.scannet_mesh import mesh_edges, vertex_normals
 from ssl3d.data.datasets.source import ReadOptions
 from ssl3d.data.errors import DataError, UsageError
@@ -176,13 +178,13 @@ def test_links_are_followed_and_dead_ones_named(made: Any, tmp_path: Path) -> No
 
 
 def test_every_wrong_level_is_told(made: Any, tmp_path: Path) -> None:
-    for given, what in (
+    for named, what in (
         (made.root / "scans", "too deep"),
         (made.root / "scans" / TRAIN, "too deep"),
         (tmp_path, "too high"),
     ):
         with pytest.raises(WrongRoot, match=f"the root is {what}.*--root {made.root}"):
-            READER.check(given)
+            READER.check(named)
     with pytest.raises(WrongRoot, match="does not exist"):
         READER.check(tmp_path / "nowhere")
     with pytest.raises(WrongRoot, match="a file, not a folder"):
@@ -234,3 +236,58 @@ def test_a_generated_dataset_states_its_scans(made: Any) -> None:
     shutil.rmtree(made.root / "scans" / VAL)
     with pytest.raises(DataError, match="1 scan of the val set is missing"):
         READER.discover(made.root)
+
+
+_ODD = [
+    "",
+    " ",
+    "\n",
+    "\t ",
+    "+",
+    "-",
+    ".",
+    "e",
+    "0",
+    "00",
+    "1.0",
+    ",",
+    "[",
+    "]",
+    "{}",
+    "null",
+    '"7"',
+    "9" * 11,
+    "\u0661",
+]
+
+
+@given(
+    st.lists(st.integers(0, 2**33), max_size=6),
+    st.sampled_from([", ", ",", " ,\n", ",,", " "]),
+    st.lists(st.tuples(st.integers(0, 60), st.sampled_from(_ODD)), max_size=2),
+    st.sampled_from(['{"sceneId": "s", "segIndices": [%s]}', '{"segIndices":\n[%s], "params": {"a": [1]}}', "%s"])
+    | st.sampled_from(['{"params": {"segIndices": [%s]}}', '{"a": "\\"segIndices\\"", "segIndices": [%s]}'])
+    | st.sampled_from(
+        ['{"segIndices": [%s], "segIndices": [5]}', '{"segIndices": {"a": [%s]}}', '[{"segIndices": [%s]}]']
+    ),
+)
+def test_segments_read_quickly_are_what_json_reads(
+    values: list[int], between: str, odd: list[tuple[int, str]], form: str
+) -> None:
+    text = form % between.join(map(str, values))
+    for at, piece in odd:
+        text = text[:at] + piece + text[at:]
+    quick = _quick_segments(text.encode())
+    if quick is not None:
+        expected = json.loads(text)
+        listed = quick.pop("segIndices")
+        assert listed.tolist() == expected.pop("segIndices") and quick == expected
+
+
+def test_segments_as_published_are_read_quickly() -> None:
+    quick = _quick_segments(
+        b'{"params":{"kThresh":"0.0001"},"sceneId":"scene0000_00","segIndices":[0, 38,2147483648\n]}'
+    )
+    assert (
+        quick is not None and quick["segIndices"].tolist() == [0, 38, 2147483648] and quick["sceneId"] == "scene0000_00"
+    )
