@@ -12,6 +12,7 @@ from typing import Literal
 
 from ssl3d.pipeline.product import Product
 from ssl3d.pipeline.stage import Stage
+from ssl3d.pipeline.stages.caption import CaptionStage
 from ssl3d.pipeline.stages.density import DensityStage
 from ssl3d.pipeline.stages.prepare import PrepareStage
 from ssl3d.pipeline.stages.split import SplitStage
@@ -35,6 +36,7 @@ register(PrepareStage)
 register(SplitStage)
 register(SubsampleStage)
 register(DensityStage)
+register(CaptionStage)
 
 
 @dataclass(frozen=True, slots=True)

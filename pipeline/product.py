@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -173,7 +173,7 @@ class Product:
     @property
     def kinds(self) -> set[str]:
         """Kinds of files that its units have: ``labels`` for ``<unit>.labels.h5``."""
-        return {name.split(".")[-2] for entry in self.done.values() for name in entry.files}
+        return {kind_of(unit, name) for unit, entry in self.done.items() for name in entry.files}
 
     def health(self, entry: Entry) -> Health:
         """By size and time only: ``touched`` files have the right size and wait for a look at their digest."""
@@ -202,7 +202,7 @@ class Product:
         same = all(stamps[name].digest == stamp.digest for name, stamp in entry.files.items())
         return replace(entry, files=stamps) if same else None
 
-    def trust(self, kinds: Iterable[str]) -> None:
+    def trust(self, kinds: Collection[str]) -> None:
         """Makes sure that the files of these kinds (``labels``: ``<unit>.labels.h5``) hold what was written.
 
         Call it before reading them. New times of sound files are remembered where the journal can be written.
@@ -212,7 +212,7 @@ class Product:
         """
         touched: list[Entry] = []
         for unit, entry in sorted(self.done.items()):
-            wanted = entry.files.keys() & {f"{unit}.{kind}.h5" for kind in kinds}
+            wanted = [name for name in entry.files if kind_of(unit, name) in kinds]
             part = replace(entry, files={name: entry.files[name] for name in wanted})
             sound = self.recheck(part)
             if sound is None:
@@ -229,11 +229,17 @@ class Product:
             remember(self.folder, touched)
 
 
-def unit_digest(entry: Entry, kinds: Iterable[str] | None = None) -> str:
+def kind_of(unit: str, name: str) -> str:
+    """The kind of a file of ``unit``: ``labels`` of ``<unit>.labels.h5``, ``entity`` of ``<unit>.entity.jsonl``."""
+    return name[len(unit) + 1 :].rpartition(".")[0]
+
+
+def unit_digest(entry: Entry, kinds: Collection[str] | None = None) -> str:
     """One digest of the files of a unit (of the given kinds only, e.g. ``labels`` for ``<unit>.labels.h5``)."""
-    wanted = None if kinds is None else {f"{entry.unit}.{kind}.h5" for kind in kinds}
     parts = [
-        f"{name}={stamp.digest}" for name, stamp in sorted(entry.files.items()) if wanted is None or name in wanted
+        f"{name}={stamp.digest}"
+        for name, stamp in sorted(entry.files.items())
+        if kinds is None or kind_of(entry.unit, name) in kinds
     ]
     return xxhash.xxh3_64("|".join(parts).encode()).hexdigest()
 
@@ -254,19 +260,20 @@ def read_journal(folder: Path) -> dict[str, Entry]:
 class JournalWriter:
     """Appends entries, each on disk when ``add`` returns."""
 
-    def __init__(self, folder: Path) -> None:
-        self._handle = os.open(folder / "journal.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    def __init__(self, folder: Path, name: str = "journal.jsonl") -> None:
+        self._handle = os.open(folder / name, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         size = os.fstat(self._handle).st_size
         if size and os.pread(self._handle, 1, size - 1) != b"\n":  # the last writer was killed inside a line
-            self._append(b"\n")
+            self.append(b"\n")
 
-    def _append(self, data: bytes) -> None:
+    def append(self, data: bytes) -> None:
+        """Whole lines; on disk when it returns."""
         while data:  # a nearly full disk may take a part
             data = data[os.write(self._handle, data) :]
         os.fsync(self._handle)
 
     def add(self, entry: Entry) -> None:
-        self._append(entry.to_line())
+        self.append(entry.to_line())
 
     def close(self) -> None:
         os.close(self._handle)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 
@@ -33,3 +34,22 @@ class Silent:
         yield _SilentTask()
 
     def say(self, text: str) -> None: ...
+
+
+_inside: ContextVar[Callable[[float], None] | None] = ContextVar("inside", default=None)
+
+
+@contextmanager
+def listening(advance: Callable[[float], None]) -> Iterator[None]:
+    """In the block, ``advance`` hears of work inside of units (``step_inside``) that run in this very process."""
+    token = _inside.set(advance)
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+
+
+def step_inside(amount: float = 1) -> None:
+    """Called by a long unit for each of its parts; nobody need listen."""
+    if (advance := _inside.get()) is not None:
+        advance(amount)

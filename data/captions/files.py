@@ -86,6 +86,12 @@ class CaptionFiles:
         self._image = None if image_file is None else LineIndex(image_file, "image")
         self._entity = None if entity_file is None else LineIndex(entity_file, "entity")
 
+    @classmethod
+    def of(cls, folder: Path, unit: str) -> CaptionFiles:
+        """Those of a prepared unit, as the stage ``caption`` writes them; no captions where the unit has none."""
+        paths = (folder / f"{unit}.{kind}.jsonl" for kind in ("image", "entity"))
+        return cls(*(path if path.exists() else None for path in paths))
+
     def ids(self) -> list[str]:
         """All images with a record, sorted."""
         found = set(self._image.places if self._image else ())

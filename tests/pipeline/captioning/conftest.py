@@ -1,0 +1,124 @@
+"""Tiny models of the very classes that captions are made with, with random weights, saved as folders.
+
+The real ones are gigabytes; these have every part of them, a few units wide. Skipped without transformers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORDS = [
+    "a",
+    "an",
+    "An",
+    "Describe",
+    "image",
+    "of",
+    "car",
+    "tree",
+    "traffic",
+    "sign",
+    "truck",
+    "road",
+    "photo",
+    "describe",
+    "this",
+    "in",
+]
+
+
+def _word_tokenizer(tokens: list[str], unk: str) -> Any:
+    """One token a word; a tokenizer of the library ``tokenizers``."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    vocabulary = {token: place for place, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unk))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace()])
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def transformers() -> Any:
+    module = pytest.importorskip("transformers", reason="the extra vlm is not installed")
+    module.logging.set_verbosity_error()
+    return module
+
+
+@pytest.fixture(scope="session")
+def kosmos(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    torch.manual_seed(0)
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    tokens = [*special, *(f"<image_{k}>" for k in range(64)), *WORDS, ":", ".", ","]
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=_word_tokenizer(tokens, "<unk>"),
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+    )
+    images = transformers.CLIPImageProcessor(size={"height": 28, "width": 28}, do_center_crop=False)
+    processor = transformers.Kosmos2Processor(images, tokenizer)
+    size = len(processor.tokenizer)
+    text = {"vocab_size": size, "embed_dim": 16, "layers": 1, "ffn_dim": 16, "attention_heads": 2}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 28, "patch_size": 14}
+    config = transformers.Kosmos2Config(text_config=text, vision_config=vision, latent_query_num=64)
+    folder = tmp_path_factory.mktemp("kosmos")
+    transformers.Kosmos2ForConditionalGeneration(config).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dino(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("dino")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", "?", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    tokenizer = transformers.BertTokenizerFast(str(folder / "vocab.txt"))
+    images = transformers.GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
+    backbone = transformers.SwinConfig(
+        embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=2, image_size=64,
+        out_features=["stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    text = transformers.BertConfig(
+        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    config = transformers.GroundingDinoConfig(
+        backbone_config=backbone, text_config=text, num_queries=6, d_model=32, use_pretrained_backbone=False,
+        encoder_layers=1, encoder_ffn_dim=16, encoder_attention_heads=2,
+        decoder_layers=1, decoder_ffn_dim=16, decoder_attention_heads=2, disable_custom_kernels=True,
+    )  # fmt: skip
+    transformers.GroundingDinoForObjectDetection(config).save_pretrained(folder)
+    transformers.GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sam(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    torch.manual_seed(0)
+    vision = transformers.SamVisionConfig(
+        hidden_size=16, output_channels=16, num_hidden_layers=1, num_attention_heads=2, image_size=64, patch_size=16,
+        window_size=2, global_attn_indexes=[0], num_pos_feats=8, mlp_dim=16,
+    )  # fmt: skip
+    prompts = transformers.SamPromptEncoderConfig(hidden_size=16, image_size=64, patch_size=16)
+    masks = transformers.SamMaskDecoderConfig(
+        hidden_size=16, mlp_dim=16, num_hidden_layers=1, num_attention_heads=2, iou_head_hidden_dim=16
+    )
+    config = transformers.SamConfig(
+        vision_config=vision.to_dict(), prompt_encoder_config=prompts.to_dict(), mask_decoder_config=masks.to_dict()
+    )
+    folder = tmp_path_factory.mktemp("sam")
+    transformers.SamModel(config).save_pretrained(folder)
+    images = transformers.SamImageProcessor(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64})
+    transformers.SamProcessor(images).save_pretrained(folder)
+    return folder
