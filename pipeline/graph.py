@@ -14,6 +14,7 @@ from ssl3d.pipeline.product import Product
 from ssl3d.pipeline.stage import Stage
 from ssl3d.pipeline.stages.caption import CaptionStage
 from ssl3d.pipeline.stages.density import DensityStage
+from ssl3d.pipeline.stages.embed import EmbedStage
 from ssl3d.pipeline.stages.prepare import PrepareStage
 from ssl3d.pipeline.stages.split import SplitStage
 from ssl3d.pipeline.stages.subsample import SubsampleStage
@@ -37,6 +38,7 @@ register(SplitStage)
 register(SubsampleStage)
 register(DensityStage)
 register(CaptionStage)
+register(EmbedStage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,13 +36,33 @@ class Silent:
     def say(self, text: str) -> None: ...
 
 
-_inside: ContextVar[Callable[[float], None] | None] = ContextVar("inside", default=None)
+class Inside:
+    """Steps inside of one unit at a time: passed on, and counted, so that the unit's own weight is not counted twice.
+
+    Args:
+        advance: of the task.
+    """
+
+    def __init__(self, advance: Callable[[float], None]) -> None:
+        self._advance, self._done = advance, 0.0
+
+    def step(self, amount: float) -> None:
+        self._done += amount
+        self._advance(amount)
+
+    def rest(self, weight: float) -> float:
+        """What is left of a unit that has ended; the next one begins."""
+        left, self._done = max(0.0, weight - self._done), 0.0
+        return left
+
+
+_inside: ContextVar[Inside | None] = ContextVar("inside", default=None)
 
 
 @contextmanager
-def listening(advance: Callable[[float], None]) -> Iterator[None]:
-    """In the block, ``advance`` hears of work inside of units (``step_inside``) that run in this very process."""
-    token = _inside.set(advance)
+def listening(inside: Inside) -> Iterator[None]:
+    """In the block, ``inside`` hears ``step_inside`` of units that run in this very process (one after the other)."""
+    token = _inside.set(inside)
     try:
         yield
     finally:
@@ -51,5 +71,5 @@ def listening(advance: Callable[[float], None]) -> Iterator[None]:
 
 def step_inside(amount: float = 1) -> None:
     """Called by a long unit for each of its parts; nobody need listen."""
-    if (advance := _inside.get()) is not None:
-        advance(amount)
+    if (inside := _inside.get()) is not None:
+        inside.step(amount)

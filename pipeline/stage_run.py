@@ -27,7 +27,7 @@ from ssl3d.pipeline.product import (
     stamp_file,
     unit_digest,
 )
-from ssl3d.pipeline.progress import Progress
+from ssl3d.pipeline.progress import Inside, Progress, listening
 from ssl3d.pipeline.stage import Stage, Unit, UnitInputs, Upstream, stage_key
 from ssl3d.pipeline.workspace import DatasetHandle
 
@@ -232,6 +232,7 @@ def _run_pending(
     try:
         with (
             progress.task(stage.name, total=total, unit=stage.counts) as task,
+            listening(inside := Inside(task.advance)),
             closing(run_units(_make, tasks, jobs=workers, name=lambda job: job.unit.id)) as outcomes,
         ):
             for outcome in outcomes:
@@ -243,7 +244,7 @@ def _run_pending(
                     _drop_damaged(outcome.error, upstream, progress)
                 elif outcome.error is not None:
                     raise outcome.error
-                task.advance(job.unit.weight)
+                task.advance(inside.rest(job.unit.weight))
     finally:
         journal.close()
         for task_ in tasks:

@@ -28,6 +28,8 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Before training": {
         "density": "Count the neighbors of every point within a radius.",
         "subsample": "Thin scans on a grid, for backbones that work on points.",
+        "caption": "Say what the images of scans show, as a whole and thing by thing.",
+        "embed": "Turn the texts of captions into vectors.",
     },
     "Look around": {
         "status": "Show what is cached, stale or missing, and why.",

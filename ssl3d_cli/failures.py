@@ -13,7 +13,7 @@ from ssl3d.data.errors import Ssl3dError
 from ssl3d.data.text import nearest
 from ssl3d.pipeline.launch import command_words, finish_sentence, launched, stand_by
 
-RESUMABLE = {"prepare", "split", "train", "eval", "predict", "synth", "demo", "bench"}
+RESUMABLE = {"prepare", "split", "caption", "embed", "train", "eval", "predict", "synth", "demo", "bench"}
 """Commands that go on where they stopped when typed again."""
 
 INTERRUPTED = 130

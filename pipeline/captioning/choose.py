@@ -11,7 +11,7 @@ from ssl3d.data.errors import UsageError
 from ssl3d.pipeline.captioning.images import dataset_images
 from ssl3d.pipeline.progress import Progress, Silent
 from ssl3d.pipeline.stages.caption import CaptionStage, captioned_units
-from ssl3d.pipeline.stages.caption_params import CaptionParams
+from ssl3d.pipeline.stages.caption_params import NONE, CaptionParams
 from ssl3d.pipeline.stages.per_scan import stage_params
 
 if TYPE_CHECKING:
@@ -65,9 +65,7 @@ def caption_stage(
         raise UsageError("vocabulary=file needs words.", hint="Type: ssl3d caption ... --words FILE, a phrase a line")
     captioned_units(dataset, params.images)
     if producer == "transformers":
-        from ssl3d.pipeline.captioning.load import require_transformers
-
-        require_transformers()
+        _require_models(params)
         return CaptionStage(params, dataset)
     place = source if source is not None else shipped
     assert place is not None
@@ -81,6 +79,19 @@ def caption_stage(
             if progress is not None:
                 progress.say(f"warning: {problem.what}")
     return stage
+
+
+def _require_models(params: CaptionParams) -> None:
+    from ssl3d.pipeline.captioning.load import require_model
+
+    detector = params.detector if params.detector != NONE else None
+    if detector is None and params.captioner == NONE:
+        raise UsageError("captioner=none and detector=none leave nothing to do.")
+    if params.captioner == NONE and params.vocabulary == "kosmos":
+        raise UsageError("vocabulary=kosmos needs the captioner.", hint="Add --set vocabulary=classes")
+    for name in (params.captioner, detector, params.segmenter if detector else None):
+        if name is not None and name != NONE:
+            require_model(name, params.allow_download)
 
 
 def shipped_captions(dataset: PreparedDataset) -> Path | None:

@@ -13,6 +13,7 @@ from ssl3d.pipeline.files import digest_value
 OLDEST = (4, 51)
 """The release of ``transformers`` from which on the calls made here exist."""
 _INSTALL = "pip install 'ssl3d[vlm]'"
+_FOLDER = "name the folder that save_pretrained, or a download from the hub, made"
 
 
 def require_transformers() -> Any:
@@ -21,7 +22,7 @@ def require_transformers() -> Any:
         import transformers
     except ImportError as error:
         raise UsageError(
-            f"captioning by models needs transformers, which cannot be imported ({error})", hint=f"type: {_INSTALL}"
+            f"this needs transformers, which cannot be imported ({error})", hint=f"type: {_INSTALL}"
         ) from None
     found = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     if found < OLDEST:
@@ -29,7 +30,36 @@ def require_transformers() -> Any:
             f"transformers {transformers.__version__} is too old, at least {OLDEST[0]}.{OLDEST[1]} is needed",
             hint="type: pip install -U transformers",
         )
+    transformers.logging.disable_progress_bar()  # of loading weights: one more bar would break ours
     return transformers
+
+
+def require_model(name: str, allow_download: bool) -> None:
+    """UsageError unless the model is in its folder or in the cache of the hub, or may be downloaded."""
+    require_transformers()
+    from transformers.utils import cached_file
+
+    where = ModelName.parse(name)
+    if where.local:
+        if not (Path(where.where) / "config.json").is_file():
+            raise UsageError("a folder without config.json is no model", where={"model": where.where}, hint=_FOLDER)
+    elif not allow_download:
+        try:
+            cached_file(where.where, "config.json", revision=where.revision, local_files_only=True)
+        except Exception as error:  # kinds differ from version to version
+            raise not_cached(where, error) from None
+
+
+def not_cached(where: ModelName, error: Exception) -> UsageError:
+    return UsageError(
+        "a model is not (whole) in the cache of the Hugging Face hub, and nothing is downloaded unasked",
+        where={"model": where.where, "revision": where.revision or "main", "reason": _short(error)},
+        hint=f"add --allow-download; or fetch it yourself: hf download {where.where}; or name a local folder of it",
+    )
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def fingerprint(name: str) -> str:
@@ -101,21 +131,25 @@ class Loader:
         except Exception as error:  # the hub and torch have dozens of kinds
             raise self._explained(error, kind, where) from error
 
-    def _explained(self, error: Exception, kind: str, where: ModelName) -> Ssl3dError:
-        reason = " ".join(str(error).split())[:300]
-        facts = {"model": where.where, "revision": where.revision or "main", "class": kind, "reason": reason}
-        if where.local:
-            return Ssl3dError(
-                "a model cannot be opened", where=facts, hint="name the folder that save_pretrained or a download made"
+    def tokenizer(self, kind: str, name: str, words: int) -> Any:
+        """A tokenizer that knows most of the ``words`` tokens of its model: some versions give an empty one without a
+        word when its files are missing."""
+        found = self.part(kind, name)
+        if len(found) < words // 2:
+            raise Ssl3dError(
+                f"the tokenizer of a model knows {len(found)} of its {words} tokens: its files are missing",
+                where={"model": name},
+                hint=_FOLDER,
             )
-        if self.allow_download:
-            return Ssl3dError("a model could be neither downloaded nor opened", where=facts)
-        return UsageError(
-            "a model is not (whole) in the cache of the Hugging Face hub, and nothing is downloaded unasked",
-            where=facts,
-            hint="add --allow-download, fetch it yourself (hf download "
-            f"{where.where}), or name a local folder with --set",
-        )
+        return found
+
+    def _explained(self, error: Exception, kind: str, where: ModelName) -> Ssl3dError:
+        if not where.local and not self.allow_download:
+            return not_cached(where, error)
+        facts = {"model": where.where, "class": kind, "reason": _short(error)}
+        if where.local:
+            return Ssl3dError("a model cannot be opened", where=facts, hint=_FOLDER)
+        return Ssl3dError("a model could be neither downloaded nor opened", where=facts)
 
     def revision(self, name: str) -> str:
         """The commit of a model in the cache; empty for a folder, or where it cannot be told."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl3d.data.errors import UsageError
-from ssl3d.pipeline.captioning.images import CAMERAS, ImageRef, images_of
+from ssl3d.pipeline.captioning.images import CAMERAS, ImageRef, dataset_images, images_of
 from ssl3d.pipeline.captioning.summary import manifest_text
 from ssl3d.pipeline.files import remove_tree
 from ssl3d.pipeline.product import Product
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PARTIAL = "partial"
 """Folder of the product where units that are under way remember their finished images."""
+_BYTES_PER_IMAGE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class _Work:
 
 
 class CaptionStage(Stage):
-    """One unit: the images of a prepared unit.
+    """One unit: the images of a prepared unit; of a unit under way, finished images survive a kill.
 
     Args:
         source: of the producers ``import`` and ``generated``.
@@ -52,7 +53,7 @@ class CaptionStage(Stage):
     name = "caption"
     version = 1
     needs = ("prepare",)
-    counts = "unit"
+    counts = "image"
     command = "ssl3d caption"
     summary = "manifest.toml"
     worker_bytes = 1 << 60  # one process: a model is loaded once, a source is read once
@@ -68,16 +69,16 @@ class CaptionStage(Stage):
 
     def units(self, upstream: Upstream) -> Sequence[Unit]:
         done = self.dataset.product.done
-        wanted = [unit for unit in captioned_units(self.dataset, self.params.images) if unit in done]
+        images = dataset_images(self.dataset, captioned_units(self.dataset, self.params.images))
         classes = () if self.params.producer != "transformers" else self.dataset.spec.classes
         return [
             Unit(
                 id=unit,
                 work=_Work(self.root, self.source, classes, str(done[unit].info["digest"])),
-                size=len(done[unit].info["scan_ids"]) * 4096,
-                weight=1,
+                size=len(listed) * _BYTES_PER_IMAGE,
+                weight=len(listed),
             )
-            for unit in wanted
+            for unit, listed in images.items()
         ]
 
     def identity(self, upstream: Upstream) -> Mapping[str, Any]:

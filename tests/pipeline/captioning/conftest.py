@@ -94,7 +94,7 @@ def dino(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = transformers.GroundingDinoConfig(
         backbone_config=backbone, text_config=text, num_queries=6, d_model=32, use_pretrained_backbone=False,
         encoder_layers=1, encoder_ffn_dim=16, encoder_attention_heads=2,
-        decoder_layers=1, decoder_ffn_dim=16, decoder_attention_heads=2, disable_custom_kernels=True,
+        decoder_layers=2, decoder_ffn_dim=16, decoder_attention_heads=2, disable_custom_kernels=True,
     )  # fmt: skip
     transformers.GroundingDinoForObjectDetection(config).save_pretrained(folder)
     transformers.GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)
