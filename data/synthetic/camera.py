@@ -192,14 +192,21 @@ def render(
 
     Pixel (u, v) covers [u, u+1) x [v, v+1) of the projection P2 Tr. ``sun``: unit vector towards the sun, world frame.
     """
+    camera, lens = camera_of(pose, calibration)
+    return picture(scene, camera, lens, (calibration.width, calibration.height), sun, key, samples)
+
+
+def camera_of(
+    pose: npt.NDArray[np.float64], calibration: Calibration
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Camera 2 with the laser at ``pose``: (4, 4) camera to world, and (4,) fx, fy, cx, cy."""
     p2 = calibration.projections[2]
     lens = np.array([p2[0, 0], p2[1, 1], p2[0, 2], p2[1, 2]])
     shift = np.eye(4)  # camera 2 in camera 0: P2 = K [I | t] puts its center at -t
     shift[0, 3] = -(p2[0, 3] - p2[0, 2] * p2[2, 3]) / p2[0, 0]
     shift[1, 3] = -(p2[1, 3] - p2[1, 2] * p2[2, 3]) / p2[1, 1]
     shift[2, 3] = -p2[2, 3]
-    camera = matmul(pose, matmul(rigid_inverse(calibration.tr), shift))
-    return picture(scene, camera, lens, (calibration.width, calibration.height), sun, key, samples)
+    return matmul(pose, matmul(rigid_inverse(calibration.tr), shift)), lens
 
 
 def picture(

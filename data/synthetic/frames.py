@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ssl3d.data.synthetic.camera import make_calibration, matmul, render, rigid_inverse
+from ssl3d.data.synthetic import captions
+from ssl3d.data.synthetic.camera import camera_of, make_calibration, matmul, render, rigid_inverse
+from ssl3d.data.synthetic.captions_street import NOISE, speaker, things_seen
 from ssl3d.data.synthetic.output import write_file
 from ssl3d.data.synthetic.presets import PRESETS, SequencePreset, StreetPreset
 from ssl3d.data.synthetic.rng import Rng
@@ -29,6 +31,11 @@ class FrameFiles:
     scan: Path
     label: Path | None
     image: Path | None
+
+    @property
+    def captioned(self) -> bool:
+        """Whether something is said of its image: as of those of labeled sequences."""
+        return self.image is not None and self.label is not None
 
     def finished(self) -> bool:
         """Files appear by renaming, so one that exists is whole; sizes are compared all the same."""
@@ -98,10 +105,14 @@ def write_tables(out: Path, preset: str, seed: int, sequence: str) -> None:
 
 
 def write_frame(out: Path, preset: str, seed: int, sequence: str, frame: int) -> None:
-    """Generates the files of a frame."""
+    """Generates the files of a frame, where missing; that the scan is there says that the others are."""
     plan, drive = PRESETS[preset], drive_of(preset, sequence)
     files = frame_files(out, plan, drive, frame)
     world = world_of(preset, seed, sequence)
+    if files.captioned and not captions.part_written(out, caption_part(sequence, frame)):
+        _write_captions(out, preset, seed, sequence, frame)
+    if files.finished():
+        return
     time = time_of(drive, frame)
     scene, pose = world.scene(time), world.pose(time)
     key = Rng(world.key, 50, frame)
@@ -115,3 +126,25 @@ def write_frame(out: Path, preset: str, seed: int, sequence: str, frame: int) ->
     if files.label is not None:
         write_file(files.label, labels.astype("<u4").tobytes())
     write_file(files.scan, points.astype("<f4").tobytes())
+
+
+def caption_part(sequence: str, frame: int) -> str:
+    return f"{sequence}-{frame:06d}"
+
+
+def _write_captions(out: Path, preset: str, seed: int, sequence: str, frame: int) -> None:
+    plan, drive = PRESETS[preset], drive_of(preset, sequence)
+    world, time = world_of(preset, seed, sequence), time_of(drive, frame)
+    calibration = make_calibration(plan.image_scale)
+    camera, lens = camera_of(world.pose(time), calibration)
+    who = things_seen(world.scene(time), camera, lens, (calibration.width, calibration.height))
+    seen = captions.Frame(f"{sequence}/image_2/{frame:06d}", who, Rng(world.key, 60, frame).key)
+    captions.write_part(out, caption_part(sequence, frame), speaker(), [seen])
+
+
+def write_captions(out: Path, preset: str) -> None:
+    """All parts joined, where missing."""
+    plan = PRESETS[preset]
+    frames = [(drive, k) for drive in plan.sequences for k in range(drive.scans)]
+    parts = [caption_part(drive.name, k) for drive, k in frames if frame_files(out, plan, drive, k).captioned]
+    captions.join_parts(out, parts, "semantickitti", NOISE)

@@ -21,7 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ssl3d.data.captions.ids import image_id
+from ssl3d.data.synthetic import captions
 from ssl3d.data.synthetic.camera import picture
+from ssl3d.data.synthetic.captions_street import NOISE, speaker, things_seen
 from ssl3d.data.synthetic.layouts.base import Counts, StreetLayout, Unit, make_world, mapping, named_counts
 from ssl3d.data.synthetic.layouts.nuscenes_rig import CAMERAS, LIDAR, OWN_CAR, Mount, ego_at, make_rig, own_car
 from ssl3d.data.synthetic.layouts.nuscenes_rig import sensor_pose as pose_of
@@ -196,6 +199,7 @@ class NuScenesLayout(StreetLayout):
         f"lidarseg/{VERSION}/*_lidarseg.bin",
         f"panoptic/{VERSION}/*_panoptic.npz",
         "maps/*.png",
+        *captions.OWNED,
     )
     foreign = "samples/*"
     block = 6
@@ -223,7 +227,7 @@ class NuScenesLayout(StreetLayout):
         files += [out / label_file(lidar.token), out / panoptic_file(lidar.token)]
         if unit.index + 1 < SIZES[preset].samples:
             files.append(out / frame_of(preset, seed, unit, LIDAR, rig[LIDAR], sweep=True).file)
-        if not all(file.exists() for file in files):
+        if not all(file.exists() for file in files) or not captions.part_written(out, caption_part(unit)):
             return False
         rays = RINGS * SIZES[preset].steps
         points, labels = (out / lidar.file).stat().st_size, (out / label_file(lidar.token)).stat().st_size
@@ -232,6 +236,11 @@ class NuScenesLayout(StreetLayout):
     def write(self, out: Path, preset: str, seed: int, unit: Unit) -> None:
         world, size = place(preset, seed, unit.group), SIZES[preset]
         rig = make_rig(world.key, size.image_scale)
+        if not captions.part_written(out, caption_part(unit)):
+            seen = [
+                _seen(world, frame_of(preset, seed, unit, channel, rig[channel]), rig[channel]) for channel in CAMERAS
+            ]
+            captions.write_part(out, caption_part(unit), speaker(), seen)
         for number, channel in enumerate(CAMERAS):
             frame = frame_of(preset, seed, unit, channel, rig[channel])
             write_file(out / frame.file, _photograph(world, frame, rig[channel], Rng(world.key, 53, number).key))
@@ -252,6 +261,7 @@ class NuScenesLayout(StreetLayout):
         from ssl3d.data.synthetic.layouts.nuscenes_tables import write_tables
 
         write_tables(out, preset, seed, self.units(preset))
+        captions.join_parts(out, [caption_part(unit) for unit in self.units(preset)], "nuscenes", NOISE)
 
     def payload(self, out: Path, preset: str, seed: int) -> Iterator[Path]:
         rig = make_rig(0, 0.1)
@@ -268,6 +278,17 @@ def label_file(lidar_token: str) -> str:
 
 def panoptic_file(lidar_token: str) -> str:
     return f"panoptic/{VERSION}/{lidar_token}_panoptic.npz"
+
+
+def caption_part(unit: Unit) -> str:
+    return f"{unit.group}-{unit.index:06d}"
+
+
+def _seen(world: World, frame: Frame, mount: Mount) -> captions.Frame:
+    """What the camera has before it, where the car and everything else is at the camera's own time."""
+    camera = pose_of(ego_at(world, frame.time), mount)
+    who = things_seen(world.scene(frame.time), camera, np.array(mount.lens), mount.size)
+    return captions.Frame(image_id(frame.file), who, Rng(world.key, 60, frame.stamp).key)
 
 
 def _photograph(world: World, frame: Frame, mount: Mount, key: int) -> bytes:

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl3d.data.synthetic.frames import MAX_LABEL, FrameFiles, drive_of, frame_files, write_frame, write_tables
+from ssl3d.data.synthetic import captions
+from ssl3d.data.synthetic.frames import (
+    MAX_LABEL,
+    FrameFiles,
+    caption_part,
+    drive_of,
+    frame_files,
+    write_captions,
+    write_frame,
+    write_tables,
+)
 from ssl3d.data.synthetic.layouts.base import Counts, StreetLayout, Unit
 from ssl3d.data.synthetic.presets import PRESETS
 
@@ -38,9 +48,12 @@ _CLASSES: tuple[tuple[str, tuple[int, ...]], ...] = (
 class SemanticKittiLayout(StreetLayout):
     name = "semantickitti"
     version = 1
-    owned: tuple[str, ...] = tuple(
-        f"sequences/[0-9][0-9]/{pattern}"
-        for pattern in ("velodyne/*.bin", "labels/*.label", "image_2/*.png", "calib.txt", "poses.txt", "times.txt")
+    owned: tuple[str, ...] = (
+        *(
+            f"sequences/[0-9][0-9]/{pattern}"
+            for pattern in ("velodyne/*.bin", "labels/*.label", "image_2/*.png", "calib.txt", "poses.txt", "times.txt")
+        ),
+        *captions.OWNED,
     )
     foreign = "sequences/*"
     block = 10
@@ -58,7 +71,9 @@ class SemanticKittiLayout(StreetLayout):
         return frame_files(out, PRESETS[preset], drive_of(preset, unit.group), unit.index)
 
     def finished(self, out: Path, preset: str, seed: int, unit: Unit) -> bool:
-        return self._files(out, preset, unit).finished()
+        files = self._files(out, preset, unit)
+        said = not files.captioned or captions.part_written(out, caption_part(unit.group, unit.index))
+        return said and files.finished()
 
     def write(self, out: Path, preset: str, seed: int, unit: Unit) -> None:
         write_frame(out, preset, seed, unit.group, unit.index)
@@ -71,6 +86,9 @@ class SemanticKittiLayout(StreetLayout):
 
     def write_group(self, out: Path, preset: str, seed: int, group: str) -> None:
         write_tables(out, preset, seed, group)
+
+    def write_tables(self, out: Path, preset: str, seed: int) -> None:
+        write_captions(out, preset)
 
     def payload(self, out: Path, preset: str, seed: int) -> Iterator[Path]:
         for unit in self.units(preset):

@@ -20,8 +20,10 @@ import numpy as np
 from ssl3d.data.datasets.root import MANIFEST
 from ssl3d.data.errors import UsageError
 from ssl3d.data.spec import load_spec
+from ssl3d.data.synthetic import captions
 from ssl3d.data.synthetic.output import claim, finish, in_workers, write_file, writing, written_bytes
-from ssl3d.data.synthetic.rooms import captions, s3dis, scannet
+from ssl3d.data.synthetic.rooms import s3dis, scannet
+from ssl3d.data.synthetic.rooms.captions import NOISE
 from ssl3d.data.synthetic.rooms.categories import NYU40_NAMES, S3DIS_CLASSES, category_table
 from ssl3d.data.synthetic.rooms.presets import PRESETS, Place, RoomsPreset, s3dis_places, scannet_places
 
@@ -92,7 +94,7 @@ def generate_rooms(
                 on_room()
         if layout == "scannet":
             _write_lists(out, places)
-            captions.join_parts(out, [place.name for place in places])
+            captions.join_parts(out, [place.name for place in places], "scannet", NOISE)
         if not (out / MANIFEST).exists():
             finish(out, {**identity, **_manifest(out, PRESETS[preset], places)})
         manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
@@ -108,7 +110,7 @@ _OWNED: dict[str, tuple[tuple[str, ...], str]] = {
         (
             *(f"scans*/scene*/{name}" for name in ("*.ply", "*.json", "*.txt", "*.sens", "color/*.jpg", "depth/*.png")),
             *(f"scans*/scene*/{name}" for name in ("pose/*.txt", "intrinsic/*.txt")),
-            *("scannetv2_*.txt", TABLE, "captions/*.jsonl", "captions/manifest.toml", "captions/parts/*.jsonl"),
+            *("scannetv2_*.txt", TABLE, *captions.OWNED),
         ),
         "scans*/*",
     ),

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ssl3d.data.synthetic import captions
 from ssl3d.data.synthetic.camera import matmul, rigid_inverse
 from ssl3d.data.synthetic.output import write_file
 from ssl3d.data.synthetic.rng import Rng, cos_sin
-from ssl3d.data.synthetic.rooms import captions
+from ssl3d.data.synthetic.rooms.captions import speaker_of
 from ssl3d.data.synthetic.rooms.depth import depth_map, photograph
 from ssl3d.data.synthetic.rooms.furnish import make_room
 from ssl3d.data.synthetic.rooms.mesh import Scan, nyu40, scan_room
@@ -106,8 +107,7 @@ def write_scene(out: Path, preset: str, seed: int, name: str) -> str:
     """Generates a scan, unless all of it is there; returns its name."""
     plan, place = PRESETS[preset], place_of(preset, name)
     files = scene_files(out, plan, place)
-    parts = captions.part_files(out, name)
-    if all(path.exists() for path in files.all()) and (captions.written(out) or all(p.exists() for p in parts)):
+    if all(path.exists() for path in files.all()) and captions.part_written(out, name):
         return name
     room = room_of(preset, seed, place)
     scene = make_scene(room)
@@ -251,7 +251,7 @@ def _write_frames(
     head = struct.pack("<IQ", 4, len(sensor)) + sensor + b"".join(m.astype("<f4").tobytes() for m in matrices)
     head += struct.pack("<iiIIIIfQ", 2, 1, color.width, color.height, depth.width, depth.height, 1000.0, len(stream))
     write_file(files.folder / f"{files.folder.name}.sens", head + b"".join(stream))
-    captions.write_part(out, files.folder.name, room, said if with_captions else [])
+    captions.write_part(out, files.folder.name, speaker_of(room), said if with_captions else [])
 
 
 def _encoded(pixels: npt.NDArray[Any], form: str, **options: int) -> bytes:
