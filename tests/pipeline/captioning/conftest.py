@@ -5,11 +5,21 @@ The real ones are gigabytes; these have every part of them, a few units wide. Sk
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from ssl3d.pipeline.dataset import PreparedDataset
+from ssl3d.pipeline.stages.prepare import prepare
+from ssl3d.pipeline.workspace import Workspace
+
+MakeKitti = Callable[..., Path]
 WORDS = [
     "a",
     "an",
@@ -31,12 +41,13 @@ WORDS = [
 
 
 def _word_tokenizer(tokens: list[str], unk: str) -> Any:
-    """One token a word; a tokenizer of the library ``tokenizers``."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    """One token a word with the space before it, as SentencePiece writes them; of the library ``tokenizers``."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     vocabulary = {token: place for place, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unk))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
     return tokenizer
 
 
@@ -53,7 +64,7 @@ def kosmos(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     special = ["<s>", "<pad>", "</s>", "<unk>"]
-    tokens = [*special, *(f"<image_{k}>" for k in range(64)), *WORDS, ":", ".", ","]
+    tokens = [*special, *(f"<image_{k}>" for k in range(64)), *(f"\u2581{word}" for word in WORDS), "\u2581in detail:"]
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=_word_tokenizer(tokens, "<unk>"),
         bos_token="<s>",
@@ -122,3 +133,67 @@ def sam(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = transformers.SamImageProcessor(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64})
     transformers.SamProcessor(images).save_pretrained(folder)
     return folder
+
+
+# ---------------------------------------------------------------- a dataset with images
+
+FRAMES = {"00": 3, "01": 2, "08": 2, "11": 1}
+WIDTH, HEIGHT = 24, 16
+
+
+@pytest.fixture(scope="session")
+def pictured_once(make_kitti: MakeKitti, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scans with images of 24 x 16 pixels; only read."""
+    root = make_kitti(tmp_path_factory.mktemp("pictured") / "kitti", FRAMES)
+    for sequence, count in FRAMES.items():
+        folder = root / "sequences" / sequence / "image_2"
+        folder.mkdir()
+        for frame in range(count):
+            pixels = np.random.default_rng(frame).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{frame:06d}.png")
+    return root
+
+
+@pytest.fixture
+def pictured(pictured_once: Path, tmp_path: Path) -> Path:
+    """One's own copy."""
+    return Path(shutil.copytree(pictured_once, tmp_path / "pictured"))
+
+
+@pytest.fixture
+def prepared(pictured: Path, workspace: Workspace) -> PreparedDataset:
+    prepare(workspace, "semantickitti", pictured)
+    return PreparedDataset(workspace.dataset())
+
+
+def records(images: dict[str, list[str]], entities: dict[str, list[str]]) -> tuple[str, str]:
+    """The contents of image.jsonl and entity.jsonl: image id -> texts, image id -> phrases."""
+    size = {"width": WIDTH, "height": HEIGHT}
+    half = {"format": "rle_f", "size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH // 2] * 2}
+    lines: tuple[list[str], list[str]] = ([], [])
+    for name, texts in images.items():
+        for k, text in enumerate(texts):
+            value = {"schema": "ssl3d.image_caption/1", "image_id": name, **size, "index": k, "text": text}
+            lines[0].append(json.dumps({**value, "model": "human"}))
+    for name, phrases in entities.items():
+        for k, phrase in enumerate(phrases):
+            value = {"schema": "ssl3d.entity_caption/1", "image_id": name, **size, "index": k, "phrase": phrase}
+            lines[1].append(json.dumps({**value, "score": 0.5, "mask": half}))
+    return "".join(line + "\n" for line in lines[0]), "".join(line + "\n" for line in lines[1])
+
+
+@pytest.fixture
+def write_captions() -> Callable[..., Path]:
+    """``write_captions(folder, {"00/image_2/000000": ["A street."]}, {...: ["car"]}, **manifest)``: makes it."""
+
+    def write(
+        folder: Path, images: dict[str, list[str]], entities: dict[str, list[str]] | None = None, **manifest: str
+    ) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in zip(("image.jsonl", "entity.jsonl"), records(images, entities or {}), strict=True):
+            (folder / name).write_text(content)
+        if manifest:
+            (folder / "manifest.toml").write_text("".join(f'{key} = "{value}"\n' for key, value in manifest.items()))
+        return folder
+
+    return write
