@@ -89,7 +89,8 @@ class MiniLmEncoder:
     def __init__(self, loader: Loader, name: str) -> None:
         self.network = loader.model("AutoModel", name)
         self.tokenizer = loader.tokenizer("AutoTokenizer", name, self.network.config.vocab_size)
-        self.model = ModelName.parse(name).shown
+        packaged = MINILM_PACKAGE in Path(name).parts
+        self.model = f"all-MiniLM-L6-v2 of {MINILM_PACKAGE}" if packaged else ModelName.parse(name).shown
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         import torch

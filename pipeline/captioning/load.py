@@ -63,12 +63,13 @@ def _short(error: Exception) -> str:
 
 
 def fingerprint(name: str) -> str:
-    """What of a model belongs into a key: its name, and of a local folder the names and sizes of its files."""
+    """What of a model belongs into a key: its name; of a folder, which may be moved, its own name and those of its files
+    with their sizes."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return name
     files = sorted((path.name, path.stat().st_size) for path in folder.iterdir() if path.is_file())
-    return f"{name}:{digest_value(files)[:16]}"
+    return f"local:{folder.name}:{digest_value(files)[:16]}"
 
 
 @dataclass(frozen=True, slots=True)

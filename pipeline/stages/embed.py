@@ -34,9 +34,11 @@ class EmbedParams(Params):
     """Parameters of ``embed``."""
 
     encoder: Literal["clip", "minilm", "hash"] = Field("clip", description="hash needs no weights: tests and demos")
-    model: str = Field("", description="id of the Hugging Face hub, id@revision, or folder; empty: the usual one")
+    model: str = Field(
+        "", exclude=True, description="id of the Hugging Face hub, id@revision, or folder; empty: the usual one"
+    )
     template: str = Field("", description="of phrases, with {phrase}; empty: clip's 'a photo of a {phrase}.'")
-    width: int = Field(512, ge=8, le=4096, description="of hash: numbers of a vector")
+    width: int = Field(512, ge=8, le=4096, description="numbers of a vector, of hash alone")
     batch: int = Field(256, ge=1, exclude=True, description="texts at a time (not in the key)")
     device: str = Field("cpu", exclude=True, description="set by --device (not in the key)")
     allow_download: bool = Field(False, exclude=True, description="set by --allow-download (not in the key)")
@@ -74,7 +76,7 @@ class EmbedStage(Stage):
     def identity(self, upstream: Upstream) -> Mapping[str, Any]:
         if self.params.encoder == "hash":
             return {}
-        from ssl3d.pipeline.captioning.load import fingerprint
+        from ssl3d.pipeline.captioning.load import fingerprint  # not its path: a folder may be moved
 
         return {"model": fingerprint(self.model)}
 

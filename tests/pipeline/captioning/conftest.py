@@ -197,3 +197,43 @@ def write_captions() -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def clip(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CLIP's text tower with its projection, and a byte-pair tokenizer of letters, ``cat``, ``car``."""
+    import torch
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("clip")
+    letters = "abcdefghijklmnopqrstuvwxyz.,"
+    pairs = ["c a", "ca t</w>", "ca r</w>"]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "ca", "cat</w>", "car</w>"]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: place for place, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(pairs) + "\n")
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder)
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(tokens), hidden_size=16, intermediate_size=16, projection_dim=24, num_hidden_layers=2,
+        num_attention_heads=2, bos_token_id=len(tokens) - 2, eos_token_id=len(tokens) - 1, pad_token_id=len(tokens) - 1,
+    )  # fmt: skip
+    transformers.CLIPTextModelWithProjection(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT as MiniLM is one."""
+    import torch
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("minilm")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    config = transformers.BertConfig(
+        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder
