@@ -63,8 +63,7 @@ def _short(error: Exception) -> str:
 
 
 def fingerprint(name: str) -> str:
-    """What of a model belongs into a key: its name; of a folder, which may be moved, its own name and those of its files
-    with their sizes."""
+    """What of a model belongs into a key: its name; of a folder (it may be moved) its own name and its files' sizes."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return name
