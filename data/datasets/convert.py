@@ -73,7 +73,8 @@ def convert_unit(reader: DatasetReader, unit: SourceUnit, out: Mapping[str, Path
     ``points``: points and the columns of ``Fields`` (per point); origin, scan_id, pose where there is one (per scan).
     ``labels``: label and the truths of ``Fields`` (per point); has_label (per scan; all 255 where False).
     ``scribbles``: label (per point). ``edges``: edge (e, 2) int32 per edge of the mesh.
-    ``cameras``: per image name, image, depth (texts), size (2) int32, intrinsic (3, 3), extrinsic (4, 4).
+    ``cameras``: per image name, image, depth (texts), size (2) int32, intrinsic (3, 3), extrinsic (4, 4),
+    depth_intrinsic (3, 3) float64, NaN where there is none.
 
     Args:
         out: name of the product (``unit.products()``) -> file to write.
@@ -191,8 +192,13 @@ class _Lists:
                 "size": _joined([[camera.size] for camera in every], "<i4", (2,)),
                 "intrinsic": _joined([[camera.intrinsic] for camera in every], "<f8", (3, 3)),
                 "extrinsic": _joined([[camera.extrinsic] for camera in every], "<f8", (4, 4)),
+                "depth_intrinsic": _joined([[_lens(camera.depth_intrinsic)] for camera in every], "<f8", (3, 3)),
             }
             write_shard(self._out["cameras"], arrays, attrs, **how)
+
+
+def _lens(matrix: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
+    return np.full((3, 3), np.nan) if matrix is None else matrix
 
 
 def _offsets(items: Sequence[Any]) -> npt.NDArray[np.int64]:

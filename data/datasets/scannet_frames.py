@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from ssl3d.data.camera import resized
 from ssl3d.data.datasets.raw import read_bytes
 from ssl3d.data.datasets.root import list_folder
 from ssl3d.data.datasets.scannet_sens import read_sens
@@ -25,7 +26,7 @@ from ssl3d.data.errors import DataError
 LOST = "camera frames without a pose (the camera was lost), left out"
 SUBSET = "scannet_frames_25k"
 _NUMBER = re.compile(r"\d+")
-_INTRINSIC = ("intrinsic/intrinsic_color.txt", "intrinsics_color.txt")
+_INTRINSIC = ("intrinsic/intrinsic_{}.txt", "intrinsics_{}.txt")
 _IMAGES = (".jpg", ".jpeg", ".png")
 F64 = npt.NDArray[np.float64]
 
@@ -79,7 +80,16 @@ def exported_frames(
             "no pose belongs to an image", where={"folder": folder}, hint="export color/ and pose/ of the same frames"
         )
     size = _image_size(images[frames[0]])
-    intrinsic = _scaled(_intrinsic(folder, digest), sizes, size)
+    lens = _intrinsic(folder, "color", digest)
+    if lens is None:
+        raise DataError(
+            "frames were exported without the intrinsic matrix of their camera",
+            where={"folder": folder, "field": _INTRINSIC[0].format("color")},
+            hint="export the intrinsics too, or move the frames elsewhere to go on without images",
+        )
+    intrinsic, depth_lens = _scaled(lens, sizes, size, "color"), None
+    if depths and (lens := _intrinsic(folder, "depth", digest)) is not None:
+        depth_lens = _scaled(lens, sizes, _image_size(next(iter(depths.values()))), "depth")
     cameras, lost = [], 0
     for number in frames:
         pose = read_matrix(poses[number], digest)
@@ -88,7 +98,10 @@ def exported_frames(
             continue
         depth = _relative(depths[number].path, root) if number in depths else ""
         image = _relative(images[number].path, root)
-        cameras.append(Camera(Path(image).stem, image, size, intrinsic, _inverse(pose, poses[number].path), depth))
+        extrinsic = _inverse(pose, poses[number].path)
+        cameras.append(
+            Camera(Path(image).stem, image, size, intrinsic, extrinsic, depth, depth_lens if depth else None)
+        )
     return Frames(cameras, lost)
 
 
@@ -100,6 +113,7 @@ def sens_frames(file: SourceFile, root: Path, digest: xxhash.xxh3_128 | None = N
     """
     index = read_sens(file, digest)
     path, intrinsic = _relative(file.path, root), index.intrinsic[:3, :3]
+    depth_lens = index.intrinsic_depth[:3, :3] if _is_lens(index.intrinsic_depth) else None
     good: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(index.poses.reshape(-1, 16)), axis=1)
     cameras = [
         Camera(
@@ -109,6 +123,7 @@ def sens_frames(file: SourceFile, root: Path, digest: xxhash.xxh3_128 | None = N
             intrinsic,
             _inverse(index.poses[frame], file.path, frame),
             f"{path}#depth/{frame}",
+            depth_lens,
         )
         for frame in np.flatnonzero(good).tolist()
     ]
@@ -155,18 +170,19 @@ def _numbered(folder: Path, suffixes: Sequence[str]) -> dict[int, SourceFile]:
     return dict(sorted(found.items()))
 
 
-def _intrinsic(folder: Path, digest: xxhash.xxh3_128 | None) -> F64:
-    file = next(filter(None, (SourceFile.find(folder / name) for name in _INTRINSIC)), None)
+def _intrinsic(folder: Path, kind: str, digest: xxhash.xxh3_128 | None) -> F64 | None:
+    """(3, 3) of the ``color`` or ``depth`` camera; None where it was not exported."""
+    file = next(filter(None, (SourceFile.find(folder / name.format(kind)) for name in _INTRINSIC)), None)
     if file is None:
-        raise DataError(
-            "frames were exported without the intrinsic matrix of their camera",
-            where={"folder": folder, "field": _INTRINSIC[0]},
-            hint="export the intrinsics too, or move the frames elsewhere to go on without images",
-        )
+        return None
     matrix: F64 = read_matrix(file, digest)[:3, :3]
-    if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
+    if not _is_lens(matrix):
         raise DataError("the intrinsic matrix is damaged", where={"file": file.path}, hint="export it again")
     return matrix
+
+
+def _is_lens(matrix: F64) -> bool:
+    return bool(np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0)
 
 
 def _image_size(file: SourceFile) -> tuple[int, int]:
@@ -181,15 +197,13 @@ def _image_size(file: SourceFile) -> tuple[int, int]:
         ) from error
 
 
-def _scaled(intrinsic: F64, sizes: Mapping[str, str], size: tuple[int, int]) -> F64:
-    """The matrix for images that were made smaller: fx w'/w, cx (w' - 1)/(w - 1)."""
-    scaled = intrinsic.copy()
-    for axis, name in enumerate(("colorWidth", "colorHeight")):
-        stated = int(sizes[name]) if sizes.get(name, "").isdecimal() else size[axis]
-        if stated > 1 and stated != size[axis]:
-            scaled[axis, axis] *= size[axis] / stated
-            scaled[axis, 2] *= (size[axis] - 1) / (stated - 1)
-    return scaled
+def _scaled(intrinsic: F64, sizes: Mapping[str, str], size: tuple[int, int], kind: str) -> F64:
+    """The matrix for images that were made smaller than ``<kind>Width`` x ``<kind>Height``."""
+    names = (f"{kind}Width", f"{kind}Height")
+    width, height = (
+        int(sizes[name]) if sizes.get(name, "").isdecimal() else found for name, found in zip(names, size, strict=True)
+    )
+    return resized(intrinsic, (width, height), size)
 
 
 def _inverse(pose: F64, path: str, frame: int | None = None) -> F64:

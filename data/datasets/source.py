@@ -258,6 +258,7 @@ class Camera:
         size: width and height in pixels.
         intrinsic: (3, 3) float64.
         extrinsic: (4, 4) float64, from the frame of the scan's points (origin included) to the camera's (z forward).
+        depth_intrinsic: (3, 3) float64 of the depth image, in its own size; None: those of ``intrinsic``, scaled.
     """
 
     name: str
@@ -266,6 +267,7 @@ class Camera:
     intrinsic: npt.NDArray[np.float64]
     extrinsic: npt.NDArray[np.float64]
     depth: str = ""
+    depth_intrinsic: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(slots=True)

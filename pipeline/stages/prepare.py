@@ -48,7 +48,7 @@ class PrepareStage(Stage):
     """One unit: a block of scans of a sequence, a room, a scene."""
 
     name = "prepare"
-    version = 2
+    version = 3
     counts = "scan"
     command = "ssl3d prepare DATASET --root DIR"
     worker_bytes = 64 << 20

@@ -128,6 +128,27 @@ def test_frames_of_the_subset_of_25k_and_smaller_images(root: Path) -> None:
     assert np.allclose(camera.intrinsic, [[3.5, 0, 3.5 * 7 / 15], [0, 3.75, 2.5 * 5 / 11], [0, 0, 1]])
 
 
+def test_the_depth_camera_has_a_lens_of_its_own(root: Path) -> None:
+    folder = root / "scans_test" / SCAN
+    write_frames(folder, {"0": pose(0), "20": pose(20)})
+    (folder / "depth" / "20.png").unlink()
+    assert [camera.depth_intrinsic for camera in read(root).cameras] == [None, None]  # not exported
+    np.savetxt(
+        folder / "intrinsic" / "intrinsic_depth.txt", np.diag([5.0, 6.0, 1.0, 1.0]) + np.eye(4, k=2)[[0, 1, 3, 3]]
+    )
+    first, without = read(root).cameras
+    assert without.depth_intrinsic is None and first.depth_intrinsic is not None
+    assert first.depth_intrinsic.tolist() == [[5, 0, 1], [0, 6, 0], [0, 0, 1]]
+    width, height = 2 * (WIDTH - 1) + 1, 2 * (HEIGHT - 1) + 1  # the recording's were larger
+    (folder / f"{SCAN}.txt").write_text(f"depthWidth = {width}\ndepthHeight = {height}\n")
+    (first, _) = read(root).cameras
+    assert first.depth_intrinsic is not None and first.depth_intrinsic[0, 2] == pytest.approx(0.5)
+    assert first.depth_intrinsic[0, 0] == pytest.approx(5 * WIDTH / width)
+    (folder / "intrinsic" / "intrinsic_depth.txt").write_text("0 " * 16)
+    with pytest.raises(DataError, match="damaged"):
+        read(root)
+
+
 @pytest.mark.parametrize(("color_kind", "depth_kind"), [(0, 0), (1, 1), (2, 1)])
 def test_a_stream(root: Path, color_kind: int, depth_kind: int) -> None:
     poses = [pose(0), LOST_POSE, np.full((4, 4), np.nan), pose(3)]
@@ -138,6 +159,7 @@ def test_a_stream(root: Path, color_kind: int, depth_kind: int) -> None:
     last = scan.cameras[1]
     assert last.image == f"scans_test/{SCAN}/{SCAN}.sens#color/3" and last.size == (WIDTH, HEIGHT)
     assert np.allclose(last.extrinsic @ pose(3), np.eye(4)) and np.allclose(last.intrinsic, INTRINSIC[:3, :3])
+    assert last.depth_intrinsic is not None and np.allclose(last.depth_intrinsic, 2 * INTRINSIC[:3, :3])
     assert (read_reference(root, last.depth) == depth(3)).all()
     image = read_reference(root, last.image)
     assert image.shape == (HEIGHT, WIDTH, 3) and abs(image.astype(int) - color(3)).max() <= 2
