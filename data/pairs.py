@@ -1,0 +1,165 @@
+"""Pairs of points and pixels of one scan with its images, in the order of the points (see ``camera``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ssl3d.data.camera import (
+    DEPTH_TOLERANCE,
+    ZBUFFER_CELL,
+    ZBUFFER_METERS,
+    ZBUFFER_SHARE,
+    Projection,
+    by_point,
+    kept,
+    measured,
+    not_hidden,
+    project,
+    resized,
+)
+from ssl3d.data.datasets.source import Camera
+from ssl3d.data.errors import DataError
+from ssl3d.data.images import ImageFiles
+
+Occlusion = Literal["none", "zbuffer", "depth"]
+MOST_IMAGES = 1 << 15  # of a scan: their numbers are int16
+_MIDDLE = (0.2, 0.8)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which points an image shows; see ``camera`` for the tests."""
+
+    occlusion: Occlusion = "none"
+    min_depth: float = 1.0
+    tolerance: float = DEPTH_TOLERANCE
+    cell: int = ZBUFFER_CELL
+    share: float = ZBUFFER_SHARE
+    meters: float = ZBUFFER_METERS
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The P pairs of a scan with its I images, sorted by point, then image.
+
+    Attributes:
+        point: (P,) int32 row of the scan.
+        image: (P,) int16 position among the images.
+        uv: (P, 2) uint16 column and row of the pixel.
+        depth: (P,) float32 meters along the optical axis.
+        per_image: (I,) int64 pairs of each image.
+        lost: images whose camera was lost (matrices that are not finite). untested: images without a depth map where
+            depth decides. Neither has pairs.
+        odd: images whose optical axis misses their middle: most likely they were resized without their calibration.
+    """
+
+    point: npt.NDArray[np.int32]
+    image: npt.NDArray[np.int16]
+    uv: npt.NDArray[np.uint16]
+    depth: npt.NDArray[np.float32]
+    per_image: npt.NDArray[np.int64]
+    lost: tuple[str, ...] = ()
+    untested: tuple[str, ...] = ()
+    odd: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.point)
+
+    @property
+    def paired(self) -> int:
+        """Points with at least one pair."""
+        return int(np.count_nonzero(np.diff(self.point))) + 1 if len(self.point) else 0
+
+
+def pair_scan(
+    points: npt.NDArray[np.float32],
+    origin: npt.NDArray[np.float64],
+    cameras: Sequence[Camera],
+    files: ImageFiles,
+    rule: Rule,
+) -> Pairs:
+    """The pairs of a scan.
+
+    Args:
+        points: (n, 3) float32 meters relative to ``origin``; rows that are not finite have no pairs.
+
+    Raises:
+        DataError: an image is missing, damaged, or of another size than its calibration.
+    """
+    if len(cameras) > MOST_IMAGES:
+        raise DataError(f"{len(cameras):,} images of one scan, {MOST_IMAGES:,} are the most", hint="use fewer frames")
+    seen, lost, untested, odd = [], [], [], []
+    for camera in cameras:
+        check_size(camera, files)
+        if not (np.isfinite(camera.extrinsic).all() and np.isfinite(camera.intrinsic).all()):
+            lost.append(camera.image)
+        if rule.occlusion == "depth" and not camera.depth:
+            untested.append(camera.image)
+            seen.append(_nothing())
+            continue
+        if _is_odd(camera):
+            odd.append(camera.image)
+        seen.append(_visible(points, origin, camera, files, rule))
+    return _joined(len(points), seen, (tuple(lost), tuple(untested), tuple(odd)))
+
+
+def check_size(camera: Camera, files: ImageFiles) -> None:
+    """DataError for an image of another size than its calibration."""
+    found = files.size(camera.image)
+    if found != camera.size:
+        raise DataError(
+            f"an image has {found[0]} x {found[1]} pixels, its calibration is for {camera.size[0]} x {camera.size[1]}",
+            where={"file": f"{files.root}/{camera.image}", "camera": camera.name},
+            hint="put back the published image; or, if images and calibration were changed together, prepare them again",
+        )
+
+
+def depth_lens(camera: Camera, size: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """(3, 3) of the depth image, which has this size: its own, or the color image's in its size."""
+    return resized(camera.intrinsic, camera.size, size) if camera.depth_intrinsic is None else camera.depth_intrinsic
+
+
+def _visible(
+    points: npt.NDArray[np.float32], origin: npt.NDArray[np.float64], camera: Camera, files: ImageFiles, rule: Rule
+) -> Projection:
+    seen = project(
+        points, camera.extrinsic, camera.intrinsic, camera.size, origin=origin, min_depth=rule.min_depth
+    )
+    if rule.occlusion == "zbuffer":
+        keep = not_hidden(seen, camera.size, cell=rule.cell, share=rule.share, meters=rule.meters)
+        return kept(seen, keep)
+    if rule.occlusion == "depth" and len(seen):
+        image = files.depth(camera.depth)
+        height, width = image.values.shape
+        lens = depth_lens(camera, (width, height))
+        keep = measured(points, seen, image, camera.extrinsic, lens, origin=origin, tolerance=rule.tolerance)
+        return kept(seen, keep)
+    return seen
+
+
+def _is_odd(camera: Camera) -> bool:
+    shares = camera.intrinsic[0, 2] / camera.size[0], camera.intrinsic[1, 2] / camera.size[1]
+    return not all(_MIDDLE[0] <= share <= _MIDDLE[1] for share in shares)
+
+
+def _nothing() -> Projection:
+    return Projection(np.zeros(0, np.int32), np.zeros((0, 2), np.uint16), np.zeros(0, np.float32))
+
+
+def _joined(points: int, seen: Sequence[Projection], notes: tuple[Any, Any, Any]) -> Pairs:
+    order = by_point(points, list(seen))
+    parts = seen or [_nothing()]
+    counts = np.array([len(part) for part in seen], np.int64)
+    return Pairs(
+        np.concatenate([part.point for part in parts])[order],
+        np.repeat(np.arange(len(seen), dtype=np.int16), counts)[order],
+        np.concatenate([part.uv for part in parts])[order],
+        np.concatenate([part.depth for part in parts])[order],
+        counts,
+        *notes,
+    )
