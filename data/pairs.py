@@ -86,7 +86,8 @@ def pair_scan(
     """The pairs of a scan.
 
     Args:
-        points: (n, 3) float32 meters relative to ``origin``; rows that are not finite have no pairs.
+        points: (n, 3) float32 meters relative to ``origin``. Rows that are no measurement have no pairs: prepared
+            scans keep them at (0, 0, 0).
 
     Raises:
         DataError: an image is missing, damaged, or of another size than its calibration.
@@ -115,7 +116,7 @@ def check_size(camera: Camera, files: ImageFiles) -> None:
         raise DataError(
             f"an image has {found[0]} x {found[1]} pixels, its calibration is for {camera.size[0]} x {camera.size[1]}",
             where={"file": f"{files.root}/{camera.image}", "camera": camera.name},
-            hint="put back the published image; or, if images and calibration were changed together, prepare them again",
+            hint="put back the published image; or change the calibration too, and prepare the dataset again",
         )
 
 
@@ -127,9 +128,7 @@ def depth_lens(camera: Camera, size: tuple[int, int]) -> npt.NDArray[np.float64]
 def _visible(
     points: npt.NDArray[np.float32], origin: npt.NDArray[np.float64], camera: Camera, files: ImageFiles, rule: Rule
 ) -> Projection:
-    seen = project(
-        points, camera.extrinsic, camera.intrinsic, camera.size, origin=origin, min_depth=rule.min_depth
-    )
+    seen = project(points, camera.extrinsic, camera.intrinsic, camera.size, origin=origin, min_depth=rule.min_depth, zero_is_none=True)
     if rule.occlusion == "zbuffer":
         keep = not_hidden(seen, camera.size, cell=rule.cell, share=rule.share, meters=rule.meters)
         return kept(seen, keep)
