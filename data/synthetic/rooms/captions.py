@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ssl3d.data.captions.rle import encode
 from ssl3d.data.synthetic.output import write_file
 from ssl3d.data.synthetic.rng import Rng
 from ssl3d.data.synthetic.rooms.categories import CATEGORIES, INDEX
@@ -125,7 +126,7 @@ def _record(frame: Frame, index: int, phrase: str, score: float, mask: npt.NDArr
         "phrase": phrase,
         "score": round(score, 3),
         "box": box,
-        "mask": {"format": "rle_f", "size": [height, width], "counts": run_lengths(mask)},
+        "mask": {"format": "rle_f", "size": [height, width], "counts": encode(mask).tolist()},
         "detector": MODEL,
     }
 
@@ -192,11 +193,3 @@ def _nothing(height: int, width: int, rng: Rng) -> npt.NDArray[np.bool_]:
     x, y = rng.uniform(0.1, 0.9) * width, rng.uniform(0.1, 0.9) * height
     a, b = rng.uniform(0.05, 0.2) * width, rng.uniform(0.05, 0.25) * height
     return np.asarray(((u + 0.5 - x) / a) ** 2 + ((v + 0.5 - y) / b) ** 2 <= 1.0).reshape(height, width)
-
-
-def run_lengths(mask: npt.NDArray[np.bool_]) -> list[int]:
-    """COCO's uncompressed run lengths of a mask, read column by column: zeros, ones, zeros, ..."""
-    flat = np.asarray(mask, bool).ravel(order="F")
-    bounds = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1, [len(flat)]))
-    runs = np.diff(bounds).tolist()
-    return [0, *runs] if flat[0] else runs

@@ -4,34 +4,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as shapes
 
 from ssl3d.data.synthetic.rng import Rng
 from ssl3d.data.synthetic.rooms import captions
-from ssl3d.data.synthetic.rooms.captions import Frame, moved, run_lengths, spoken, worn
+from ssl3d.data.synthetic.rooms.captions import Frame, moved, spoken, worn
 from ssl3d.data.synthetic.rooms.room import Room
-
-
-@pytest.mark.parametrize(
-    ("rows", "counts"),
-    [
-        ([[0, 1, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], [3, 2, 1, 1, 4, 1]),
-        ([[1, 1], [1, 1]], [0, 4]),
-        ([[0, 0], [0, 0]], [4]),
-    ],
-)
-def test_run_lengths_of_the_format(rows: list[list[int]], counts: list[int]) -> None:
-    assert run_lengths(np.array(rows, bool)) == counts
-
-
-@given(shapes.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
-def test_run_lengths_give_the_mask_back(mask: np.ndarray) -> None:
-    counts = run_lengths(mask)
-    assert sum(counts) == mask.size and sum(counts[1::2]) == mask.sum()
-    back = np.repeat(np.arange(len(counts)) % 2, counts).astype(bool).reshape(mask.shape, order="F")
-    assert np.array_equal(back, mask)
 
 
 def test_masks_move_and_wear() -> None:
