@@ -128,7 +128,15 @@ def depth_lens(camera: Camera, size: tuple[int, int]) -> npt.NDArray[np.float64]
 def _visible(
     points: npt.NDArray[np.float32], origin: npt.NDArray[np.float64], camera: Camera, files: ImageFiles, rule: Rule
 ) -> Projection:
-    seen = project(points, camera.extrinsic, camera.intrinsic, camera.size, origin=origin, min_depth=rule.min_depth, zero_is_none=True)
+    seen = project(
+        points,
+        camera.extrinsic,
+        camera.intrinsic,
+        camera.size,
+        origin=origin,
+        min_depth=rule.min_depth,
+        zero_is_none=True,
+    )
     if rule.occlusion == "zbuffer":
         keep = not_hidden(seen, camera.size, cell=rule.cell, share=rule.share, meters=rule.meters)
         return kept(seen, keep)

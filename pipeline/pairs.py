@@ -49,7 +49,7 @@ class ScanPairs:
         image: (P,) int16 place among ``images``.
         uv: (P, 2) uint16 column and row of the pixel. depth: (P,) float32 meters.
         entity: (P,) int32, 0-based line of ``entity.jsonl``, -1 without one.
-        images: references of the images, see ``Camera``.
+        images, cameras: reference of each image and name of its camera, see ``Camera``.
         num_points: rows of the scan, or of the selection.
     """
 
@@ -59,6 +59,7 @@ class ScanPairs:
     depth: npt.NDArray[np.float32]
     entity: npt.NDArray[np.int32]
     images: tuple[str, ...]
+    cameras: tuple[str, ...]
     num_points: int
     captions: ScanCaptions = field(default_factory=_no_captions)
 
@@ -151,13 +152,15 @@ class PairSource:
         names += ["entity_line"] if "entity_line" in reader else []
         read = reader.read_many(names, position)
         point = read["point_idx"].astype(np.int64)
+        images = self._images[unit].read_many(("image", "name"), position)
         return ScanPairs(
             point,
             read["image_idx"],
             read["uv"],
             read["depth"],
             read.get("entity_line", np.full(len(point), -1, np.int32)),
-            tuple(self._images[unit].read("image", position).tolist()),
+            tuple(images["image"].tolist()),
+            tuple(images["name"].tolist()),
             int(read["num_points"]),
             self._captions_of(unit, position),
         )

@@ -28,6 +28,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Before training": {
         "density": "Count the neighbors of every point within a radius.",
         "subsample": "Thin scans on a grid, for backbones that work on points.",
+        "pair": "Find the pixels of every point in the images of its scan.",
     },
     "Look around": {
         "status": "Show what is cached, stale or missing, and why.",

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from ssl3d.data.pairs import Pairs, Rule
     from ssl3d.data.store import ShardReader
     from ssl3d.pipeline.dataset import PreparedDataset
-
-CAPTIONS = "caption"
+    from ssl3d.pipeline.stages.pair_captions import Captioned
 
 
 class PairParams(Params):
@@ -50,7 +49,7 @@ class PairStage(ScanStage):
 
     name = "pair"
     version = 1
-    optional = (CAPTIONS,)
+    optional = ("caption",)
     command = "ssl3d pair"
     kind = "pairs"
     Params = PairParams
@@ -69,23 +68,28 @@ class PairStage(ScanStage):
     @staticmethod
     def run(unit: Unit, params: PairParams, inputs: UnitInputs, out: Path) -> Mapping[str, Any]:
         from ssl3d.data.images import ImageFiles
+        from ssl3d.data.pairs import pair_scan
+        from ssl3d.pipeline.stages.pair_captions import CaptionLines
 
         root, pictured = unit.work
         files = ImageFiles(root)
         points = inputs.shard("prepare", "points")
         cameras = _cameras(inputs, len(points), params.frame_step) if pictured else [[] for _ in range(len(points))]
         rule = _rule(params, cameras)
+        captions = CaptionLines(inputs.folders["caption"]) if "caption" in inputs.folders else None
 
-        def pair(position: int, threads: int) -> Pairs:
-            from ssl3d.data.pairs import pair_scan
-
+        def pair(position: int, threads: int) -> tuple[Pairs, Captioned | None]:
             read = points.read_many(("points", "origin"), position)
-            return pair_scan(read["points"], read["origin"], cameras[position], files, rule)
+            found = pair_scan(read["points"], read["origin"], cameras[position], files, rule)
+            return found, captions.of_pairs(found, cameras[position]) if captions else None
 
         scans = per_scan(points, inputs, pair)
-        _write_pairs(out / f"{unit.id}.pairs.h5", points, scans, rule)
-        _write_images(out / f"{unit.id}.images.h5", scans, cameras)
-        return _facts(points, scans, cameras)
+        pairs, said = [found for found, _ in scans], [found for _, found in scans if found is not None]
+        _write_pairs(out / f"{unit.id}.pairs.h5", points, pairs, said, rule)
+        _write_images(out / f"{unit.id}.images.h5", pairs, cameras)
+        if said:
+            _write_captions(out / f"{unit.id}.captions.h5", said)
+        return _facts(points, pairs, said, cameras)
 
 
 def _cameras(inputs: UnitInputs, scans: int, step: int) -> list[list[Camera]]:
@@ -115,7 +119,9 @@ def _rule(params: PairParams, cameras: list[list[Camera]]) -> Rule:
     return Rule(test, params.min_depth, params.tolerance, params.cell, params.share, params.meters)
 
 
-def _write_pairs(path: Path, points: ShardReader, scans: Sequence[Pairs], rule: Rule) -> None:
+def _write_pairs(
+    path: Path, points: ShardReader, scans: Sequence[Pairs], said: Sequence[Captioned], rule: Rule
+) -> None:
     import numpy as np
 
     from ssl3d.data.store import write_shard
@@ -126,6 +132,7 @@ def _write_pairs(path: Path, points: ShardReader, scans: Sequence[Pairs], rule: 
         "image_idx": np.concatenate([scan.image for scan in scans]),
         "uv": np.concatenate([scan.uv for scan in scans]),
         "depth": np.concatenate([scan.depth for scan in scans]),
+        **({"entity_line": np.concatenate([found.entity for found in said])} if said else {}),
         "scan_id": points.array("scan_id"),
         "num_points": np.diff(points.offsets),
     }
@@ -136,11 +143,13 @@ def _write_pairs(path: Path, points: ShardReader, scans: Sequence[Pairs], rule: 
 def _write_images(path: Path, scans: Sequence[Pairs], cameras: list[list[Camera]]) -> None:
     import numpy as np
 
+    from ssl3d.data.captions.ids import image_id
     from ssl3d.data.store import write_shard
 
     every = [camera for found in cameras for camera in found]
     arrays = {
         "offsets": np.cumsum([0, *map(len, cameras)], dtype=np.int64),
+        "image_id": np.array([image_id(camera.image) for camera in every], "U"),
         "image": np.array([camera.image for camera in every], "U"),
         "name": np.array([camera.name for camera in every], "U"),
         "size": np.array([camera.size for camera in every], np.int32).reshape(-1, 2),
@@ -149,7 +158,18 @@ def _write_images(path: Path, scans: Sequence[Pairs], cameras: list[list[Camera]
     write_shard(path, arrays, {}, per_scan=(), sync=False)
 
 
-def _facts(points: ShardReader, scans: Sequence[Pairs], cameras: list[list[Camera]]) -> dict[str, Any]:
+def _write_captions(path: Path, said: Sequence[Captioned]) -> None:
+    from ssl3d.pipeline.stages.per_scan import write_lists
+
+    rows: list[Mapping[str, Any]] = [
+        {"image_idx": found.image, "line": found.line, "region": found.region} for found in said
+    ]
+    write_lists(path, rows, {})
+
+
+def _facts(
+    points: ShardReader, scans: Sequence[Pairs], said: Sequence[Captioned], cameras: list[list[Camera]]
+) -> dict[str, Any]:
     """What the report is made of."""
     names: dict[str, list[int]] = {}
     for scan, found in zip(scans, cameras, strict=True):
@@ -162,6 +182,8 @@ def _facts(points: ShardReader, scans: Sequence[Pairs], cameras: list[list[Camer
         "images": [len(found) for found in cameras],
         "paired": [scan.paired for scan in scans],
         "pairs": [len(scan) for scan in scans],
+        **({"entity": [found.entity_points for found in said]} if said else {}),
+        **({"captioned": [found.points for found in said]} if said else {}),
         "empty": sum(int((scan.per_image == 0).sum()) for scan in scans),
         "cameras": names,
         **{name: _first([getattr(scan, name) for scan in scans]) for name in ("lost", "untested", "odd")},
