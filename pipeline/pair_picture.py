@@ -44,7 +44,6 @@ def pair_picture(
     points: npt.NDArray[np.float32],
     pairs: ScanPairs,
     files: ImageFiles,
-    phrases: Mapping[int, str],
     sensor: SensorSpec | None,
     *,
     title: str,
@@ -54,9 +53,9 @@ def pair_picture(
 
     Args:
         points: (n, 3) float32 meters.
-        phrases: line of an entity -> its phrase; empty without captions.
         sensor: of a spinning LiDAR, see ``draw_panels``.
     """
+    phrases = pairs.entities.phrases()
     shown, ids = _shown(pairs), _phrase_ids(pairs.entity, phrases)
     pictures = {place: files.color(pairs.images[place]) for place in shown}
     columns, rows = min(3, max(1, len(shown))), 2 if phrases else 1

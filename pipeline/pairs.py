@@ -26,18 +26,47 @@ class ScanCaptions:
         image: (M,) int16 place among the images of the scan.
         line: (M,) int32, 0-based line of ``image.jsonl``.
         region: (M, 4) float32 x1, y1, x2, y2, half-open: the pixels that it speaks of.
+        text: the captions.
     """
 
     image: npt.NDArray[np.int16]
     line: npt.NDArray[np.int32]
     region: npt.NDArray[np.float32]
+    text: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.line)
 
 
+@dataclass(frozen=True, slots=True)
+class ScanEntities:
+    """The J entities of the images of a scan.
+
+    Attributes:
+        image, line: (J,) int16, (J,) int32 as in ``ScanCaptions``, here of ``entity.jsonl``.
+        phrase: what they are called; the same phrase may occur several times.
+        score: (J,) float32 of the detector.
+    """
+
+    image: npt.NDArray[np.int16]
+    line: npt.NDArray[np.int32]
+    phrase: tuple[str, ...]
+    score: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.line)
+
+    def phrases(self) -> dict[int, str]:
+        """Line -> phrase."""
+        return dict(zip(self.line.tolist(), self.phrase, strict=True))
+
+
 def _no_captions() -> ScanCaptions:
-    return ScanCaptions(np.zeros(0, np.int16), np.zeros(0, np.int32), np.zeros((0, 4), np.float32))
+    return ScanCaptions(np.zeros(0, np.int16), np.zeros(0, np.int32), np.zeros((0, 4), np.float32), ())
+
+
+def _no_entities() -> ScanEntities:
+    return ScanEntities(np.zeros(0, np.int16), np.zeros(0, np.int32), (), np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +91,7 @@ class ScanPairs:
     cameras: tuple[str, ...]
     num_points: int
     captions: ScanCaptions = field(default_factory=_no_captions)
+    entities: ScanEntities = field(default_factory=_no_entities)
 
     def __len__(self) -> int:
         return len(self.point)
@@ -119,7 +149,7 @@ class PairSource:
     def __init__(self, folder: str, places: Places, *, captions: bool) -> None:
         self._places = places
         self._pairs, self._images = Shards(folder, "pairs"), Shards(folder, "images")
-        self._captions = Shards(folder, "captions") if captions else None
+        self._said = (Shards(folder, "captions"), Shards(folder, "entities")) if captions else None
 
     @classmethod
     def of(cls, dataset: PreparedDataset, product: Product | None = None) -> PairSource:
@@ -141,7 +171,7 @@ class PairSource:
                 hint="type: ssl3d pair",
             )
         kinds = product.kinds
-        product.trust(("pairs", "images", "captions"))
+        product.trust(("pairs", "images", "captions", "entities"))
         return cls(str(product.folder), Places.of(dataset.scans), captions="captions" in kinds)
 
     def pairs(self, index: int) -> ScanPairs:
@@ -162,11 +192,17 @@ class PairSource:
             tuple(images["image"].tolist()),
             tuple(images["name"].tolist()),
             int(read["num_points"]),
-            self._captions_of(unit, position),
+            *self._said_of(unit, position),
         )
 
-    def _captions_of(self, unit: str, position: int) -> ScanCaptions:
-        if self._captions is None:
-            return _no_captions()
-        read = self._captions[unit].read_many(("image_idx", "line", "region"), position)
-        return ScanCaptions(read["image_idx"], read["line"], read["region"])
+    def _said_of(self, unit: str, position: int) -> tuple[ScanCaptions, ScanEntities]:
+        if self._said is None:
+            return _no_captions(), _no_entities()
+        captions = self._said[0][unit].read_many(("image_idx", "line", "region", "text"), position)
+        entities = self._said[1][unit].read_many(("image_idx", "line", "phrase", "score"), position)
+        return (
+            ScanCaptions(captions["image_idx"], captions["line"], captions["region"], tuple(captions["text"].tolist())),
+            ScanEntities(
+                entities["image_idx"], entities["line"], tuple(entities["phrase"].tolist()), entities["score"]
+            ),
+        )

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ssl3d.models.config import Params
 from ssl3d.pipeline.stage import Unit, UnitInputs
-from ssl3d.pipeline.stages.per_scan import ScanStage, per_scan
+from ssl3d.pipeline.stages.per_scan import ScanStage, per_scan, write_lists
 
 if TYPE_CHECKING:
     from ssl3d.data.datasets.source import Camera
@@ -35,7 +35,7 @@ class PairParams(Params):
 
 
 class PairStage(ScanStage):
-    """Three files a unit, with the rows of one scan after those of the other:
+    """Files of a unit, each with the rows of one scan after those of the other:
 
     - ``<unit>.pairs.h5``, sorted by point, then image: ``point_idx`` int32 row of the scan, ``image_idx`` int16 place
       among the images of the scan, ``uv`` (2) uint16 column and row of the pixel, ``depth`` float32 meters; with
@@ -43,8 +43,8 @@ class PairStage(ScanStage):
       ``scan_id`` and ``num_points``. Attribute ``occlusion``: the test that was made.
     - ``<unit>.images.h5``, the images of each scan in order: ``image_id``, ``image`` (reference), ``name`` of the
       camera, ``size`` (2) int32, ``pairs`` int32.
-    - ``<unit>.captions.h5``, with captions only: ``image_idx`` int16, ``line`` int32 of the image-level caption,
-      ``region`` (4) float32, half-open, of the pixels it speaks of.
+    - with captions ``<unit>.captions.h5`` and ``<unit>.entities.h5``, what was said of the images of each scan: see
+      ``Captioned``. Lines are those of ``<unit>.image.jsonl`` and ``<unit>.entity.jsonl``.
     """
 
     name = "pair"
@@ -76,7 +76,7 @@ class PairStage(ScanStage):
         points = inputs.shard("prepare", "points")
         cameras = _cameras(inputs, len(points), params.frame_step) if pictured else [[] for _ in range(len(points))]
         rule = _rule(params, cameras)
-        captions = CaptionLines(inputs.folders["caption"]) if "caption" in inputs.folders else None
+        captions = CaptionLines(inputs.folders["caption"], unit.id) if "caption" in inputs.folders else None
 
         def pair(position: int, threads: int) -> tuple[Pairs, Captioned | None]:
             read = points.read_many(("points", "origin"), position)
@@ -88,7 +88,8 @@ class PairStage(ScanStage):
         _write_pairs(out / f"{unit.id}.pairs.h5", points, pairs, said, rule)
         _write_images(out / f"{unit.id}.images.h5", pairs, cameras)
         if said:
-            _write_captions(out / f"{unit.id}.captions.h5", said)
+            write_lists(out / f"{unit.id}.captions.h5", [found.captions for found in said], {})
+            write_lists(out / f"{unit.id}.entities.h5", [found.entities for found in said], {})
         return _facts(points, pairs, said, cameras)
 
 
@@ -156,15 +157,6 @@ def _write_images(path: Path, scans: Sequence[Pairs], cameras: list[list[Camera]
         "pairs": np.concatenate([scan.per_image for scan in scans]).astype(np.int32),
     }
     write_shard(path, arrays, {}, per_scan=(), sync=False)
-
-
-def _write_captions(path: Path, said: Sequence[Captioned]) -> None:
-    from ssl3d.pipeline.stages.per_scan import write_lists
-
-    rows: list[Mapping[str, Any]] = [
-        {"image_idx": found.image, "line": found.line, "region": found.region} for found in said
-    ]
-    write_lists(path, rows, {})
 
 
 def _facts(

@@ -124,7 +124,6 @@ def draw(dataset: PreparedDataset, product: Product, scan: ScanRef, path: Path) 
     from ssl3d.data.images import ImageFiles
     from ssl3d.pipeline.pair_picture import pair_picture
     from ssl3d.pipeline.pairs import PairSource
-    from ssl3d.pipeline.stages.pair_captions import entity_phrases, lines_of
 
     pairs = PairSource.of(dataset, product).pairs(scan.index)
     params = product.manifest.params
@@ -133,7 +132,6 @@ def draw(dataset: PreparedDataset, product: Product, scan: ScanRef, path: Path) 
         dataset.source().view(scan.index).points,
         pairs,
         ImageFiles(dataset.product.manifest.identity["root"]),
-        entity_phrases(lines_of(dataset, product), pairs),
         dataset.spec.sensor,
         title=f"{scan.scan_id}: points in images, occlusion {params['occlusion']}",
     )
