@@ -33,7 +33,7 @@ def test_paired_drawn_and_shown(streets: Path, tmp_path: Path, ssl3d) -> None:
     assert ssl3d("prepare", "semantickitti", "--root", streets, "--allow-partial").code == 0
     answer = ssl3d("pair", "--preview", "00/000001", "--out", tmp_path / "look.png")
     assert answer.code == 0, answer.err
-    assert "usual for SemanticKITTI: 11 to 20%" in answer.out and "without captions" in answer.out
+    assert "usual for SemanticKITTI: 10 to 20%" in answer.out and "without captions" in answer.out
     with Image.open(tmp_path / "look.png") as picture:
         assert picture.width == 1600 and len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 50
     again = ssl3d("pair", "--jobs", "1")
