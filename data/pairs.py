@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from ssl3d.data.camera import (
 )
 from ssl3d.data.datasets.source import Camera
 from ssl3d.data.errors import DataError
+from ssl3d.data.geometry.threads import in_threads
 from ssl3d.data.images import ImageFiles
 
 Occlusion = Literal["none", "zbuffer", "depth"]
@@ -82,31 +83,26 @@ def pair_scan(
     cameras: Sequence[Camera],
     files: ImageFiles,
     rule: Rule,
+    threads: int = 1,
 ) -> Pairs:
     """The pairs of a scan.
 
     Args:
         points: (n, 3) float32 meters relative to ``origin``. Rows that are no measurement have no pairs: prepared
             scans keep them at (0, 0, 0).
+        threads: that images are shared by; the result is the same for any number of them.
 
     Raises:
         DataError: an image is missing, damaged, or of another size than its calibration.
     """
     if len(cameras) > MOST_IMAGES:
         raise DataError(f"{len(cameras):,} images of one scan, {MOST_IMAGES:,} are the most", hint="use fewer frames")
-    seen, lost, untested, odd = [], [], [], []
-    for camera in cameras:
-        check_size(camera, files)
-        if not (np.isfinite(camera.extrinsic).all() and np.isfinite(camera.intrinsic).all()):
-            lost.append(camera.image)
-        if rule.occlusion == "depth" and not camera.depth:
-            untested.append(camera.image)
-            seen.append(_nothing())
-            continue
-        if _is_odd(camera):
-            odd.append(camera.image)
-        seen.append(_visible(points, origin, camera, files, rule))
-    return _joined(len(points), seen, (tuple(lost), tuple(untested), tuple(odd)))
+    seen = in_threads(lambda camera: _visible(points, origin, camera, files, rule), cameras, threads)
+    lost = [camera for camera in cameras if not _is_known(camera)]
+    untested = [camera for camera in cameras if rule.occlusion == "depth" and not camera.depth]
+    odd = [camera for camera in cameras if _is_known(camera) and _is_odd(camera)]
+    notes = [tuple(camera.image for camera in noted) for noted in (lost, untested, odd)]
+    return _joined(len(points), seen, notes)
 
 
 def check_size(camera: Camera, files: ImageFiles) -> None:
@@ -128,6 +124,9 @@ def depth_lens(camera: Camera, size: tuple[int, int]) -> npt.NDArray[np.float64]
 def _visible(
     points: npt.NDArray[np.float32], origin: npt.NDArray[np.float64], camera: Camera, files: ImageFiles, rule: Rule
 ) -> Projection:
+    check_size(camera, files)
+    if rule.occlusion == "depth" and not camera.depth:
+        return _nothing()
     seen = project(
         points,
         camera.extrinsic,
@@ -149,6 +148,10 @@ def _visible(
     return seen
 
 
+def _is_known(camera: Camera) -> bool:
+    return bool(np.isfinite(camera.extrinsic).all() and np.isfinite(camera.intrinsic).all())
+
+
 def _is_odd(camera: Camera) -> bool:
     shares = camera.intrinsic[0, 2] / camera.size[0], camera.intrinsic[1, 2] / camera.size[1]
     return not all(_MIDDLE[0] <= share <= _MIDDLE[1] for share in shares)
@@ -158,10 +161,12 @@ def _nothing() -> Projection:
     return Projection(np.zeros(0, np.int32), np.zeros((0, 2), np.uint16), np.zeros(0, np.float32))
 
 
-def _joined(points: int, seen: Sequence[Projection], notes: tuple[Any, Any, Any]) -> Pairs:
-    order = by_point(points, list(seen))
-    parts = seen or [_nothing()]
-    counts = np.array([len(part) for part in seen], np.int64)
+def _joined(points: int, seen: list[Projection], notes: Sequence[tuple[str, ...]]) -> Pairs:
+    parts, counts = seen or [_nothing()], np.array([len(part) for part in seen], np.int64)
+    if len(parts) == 1:  # in order as it is
+        (part,) = parts
+        return Pairs(part.point, np.zeros(len(part), np.int16), part.uv, part.depth, counts, *notes)
+    order = by_point(points, parts)
     return Pairs(
         np.concatenate([part.point for part in parts])[order],
         np.repeat(np.arange(len(seen), dtype=np.int16), counts)[order],

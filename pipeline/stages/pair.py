@@ -54,7 +54,7 @@ class PairStage(ScanStage):
     kind = "pairs"
     Params = PairParams
     bytes_per_point = 8  # a pair takes 18 bytes; LiDARs have one for some of their points, rooms several
-    worker_bytes = 16 << 20
+    worker_bytes = 64 << 20  # a worker starts in a second or two: 70 scans with one image, or 50 rooms
     params: PairParams
 
     def __init__(self, params: PairParams, dataset: PreparedDataset) -> None:
@@ -80,7 +80,7 @@ class PairStage(ScanStage):
 
         def pair(position: int, threads: int) -> tuple[Pairs, Captioned | None]:
             read = points.read_many(("points", "origin"), position)
-            found = pair_scan(read["points"], read["origin"], cameras[position], files, rule)
+            found = pair_scan(read["points"], read["origin"], cameras[position], files, rule, threads)
             return found, captions.of_pairs(found, cameras[position]) if captions else None
 
         scans = per_scan(points, inputs, pair)
