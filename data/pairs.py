@@ -54,6 +54,7 @@ class Pairs:
         uv: (P, 2) uint16 column and row of the pixel.
         depth: (P,) float32 meters along the optical axis.
         per_image: (I,) int64 pairs of each image.
+        measured: rows of the scan that are a measurement.
         lost: images whose camera was lost (matrices that are not finite). untested: images without a depth map where
             depth decides. Neither has pairs.
         odd: images whose optical axis misses their middle: most likely they were resized without their calibration.
@@ -64,6 +65,7 @@ class Pairs:
     uv: npt.NDArray[np.uint16]
     depth: npt.NDArray[np.float32]
     per_image: npt.NDArray[np.int64]
+    measured: int = 0
     lost: tuple[str, ...] = ()
     untested: tuple[str, ...] = ()
     odd: tuple[str, ...] = ()
@@ -102,7 +104,9 @@ def pair_scan(
     untested = [camera for camera in cameras if rule.occlusion == "depth" and not camera.depth]
     odd = [camera for camera in cameras if _is_known(camera) and _is_odd(camera)]
     notes = [tuple(camera.image for camera in noted) for noted in (lost, untested, odd)]
-    return _joined(len(points), seen, notes)
+    with np.errstate(invalid="ignore"):
+        measured = int(np.count_nonzero((points[:, 0] != 0) | (points[:, 1] != 0) | (points[:, 2] != 0)))
+    return _joined(len(points), seen, measured, notes)
 
 
 def check_size(camera: Camera, files: ImageFiles) -> None:
@@ -161,11 +165,11 @@ def _nothing() -> Projection:
     return Projection(np.zeros(0, np.int32), np.zeros((0, 2), np.uint16), np.zeros(0, np.float32))
 
 
-def _joined(points: int, seen: list[Projection], notes: Sequence[tuple[str, ...]]) -> Pairs:
+def _joined(points: int, seen: list[Projection], measured: int, notes: Sequence[tuple[str, ...]]) -> Pairs:
     parts, counts = seen or [_nothing()], np.array([len(part) for part in seen], np.int64)
     if len(parts) == 1:  # in order as it is
         (part,) = parts
-        return Pairs(part.point, np.zeros(len(part), np.int16), part.uv, part.depth, counts, *notes)
+        return Pairs(part.point, np.zeros(len(part), np.int16), part.uv, part.depth, counts, measured, *notes)
     order = by_point(points, parts)
     return Pairs(
         np.concatenate([part.point for part in parts])[order],
@@ -173,5 +177,6 @@ def _joined(points: int, seen: list[Projection], notes: Sequence[tuple[str, ...]
         np.concatenate([part.uv for part in parts])[order],
         np.concatenate([part.depth for part in parts])[order],
         counts,
+        measured,
         *notes,
     )

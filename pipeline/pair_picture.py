@@ -98,8 +98,8 @@ def _panels(points: int, pairs: ScanPairs, files: ImageFiles, ids: npt.NDArray[n
 def _verdict(pairs: ScanPairs, points: int, shown: int) -> str:
     paired = len(np.unique(pairs.point))
     share = 100 * paired / points if points else 0.0
-    images = f"{shown} of {len(pairs.images)} images" if shown < len(pairs.images) else f"{len(pairs.images)} images"
-    return f"{paired:,} of {points:,} points are paired ({share:.1f}%); {images} with the nearest points over others"
+    told = "" if shown == len(pairs.images) else f"; {shown} of {len(pairs.images)} images"
+    return f"{paired:,} of {points:,} points are paired ({share:.1f}%){told}"
 
 
 def _shown(pairs: ScanPairs) -> list[int]:

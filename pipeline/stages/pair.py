@@ -90,7 +90,7 @@ class PairStage(ScanStage):
         if said:
             write_lists(out / f"{unit.id}.captions.h5", [found.captions for found in said], {})
             write_lists(out / f"{unit.id}.entities.h5", [found.entities for found in said], {})
-        return _facts(points, pairs, said, cameras)
+        return _facts(pairs, said, cameras)
 
 
 def _cameras(inputs: UnitInputs, scans: int, step: int) -> list[list[Camera]]:
@@ -159,9 +159,7 @@ def _write_images(path: Path, scans: Sequence[Pairs], cameras: list[list[Camera]
     write_shard(path, arrays, {}, per_scan=(), sync=False)
 
 
-def _facts(
-    points: ShardReader, scans: Sequence[Pairs], said: Sequence[Captioned], cameras: list[list[Camera]]
-) -> dict[str, Any]:
+def _facts(scans: Sequence[Pairs], said: Sequence[Captioned], cameras: list[list[Camera]]) -> dict[str, Any]:
     """What the report is made of."""
     names: dict[str, list[int]] = {}
     for scan, found in zip(scans, cameras, strict=True):
@@ -170,7 +168,7 @@ def _facts(
                 sums = names.setdefault(camera.name, [0, 0])
                 sums[0], sums[1] = sums[0] + 1, sums[1] + count
     return {
-        "points": [int(n) for n in points.offsets[1:] - points.offsets[:-1]],
+        "points": [scan.measured for scan in scans],
         "images": [len(found) for found in cameras],
         "paired": [scan.paired for scan in scans],
         "pairs": [len(scan) for scan in scans],
