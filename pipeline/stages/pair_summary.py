@@ -14,7 +14,7 @@ class PairCount:
 
     Attributes:
         scans, pictured: all scans, and those with images.
-        points: measured ones of the scans with images. paired: those of them with a pixel; pairs: with all their pixels.
+        points: measured ones of the scans with images. paired: those with a pixel; pairs: with all their pixels.
         entity, captioned: points with an entity, with a caption.
     """
 
