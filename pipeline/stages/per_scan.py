@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-T = TypeVar("T")
-
-
 class ScanStage(Stage):
     """A stage over the scans of a prepared dataset, one unit for each prepared unit.
 
