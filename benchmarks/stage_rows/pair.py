@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssl3d.benchmarks.frames import write_frames
 from ssl3d.benchmarks.stage_rows._scans import in_turns, street
-from ssl3d.benchmarks.stages import POINTS_PER_SCAN, row, seconds
+from ssl3d.benchmarks.stages import row, seconds
 from ssl3d.data.camera import Projection, by_point, project
+from ssl3d.data.spec import load_spec
 from ssl3d.pipeline.stages.pair import PairStage
 from ssl3d.pipeline.stages.per_scan import run_on
 from ssl3d.pipeline.stages.prepare import PrepareParams, prepare
@@ -23,10 +23,7 @@ ONE_BUDGET_MS, SIX_BUDGET_MS, JOBS_BAR = 20.0, 80.0, 1.7
 _SIZE, _SIX_SIZE = (1241, 376), (1600, 900)
 _LENS = np.array([[718.856, 0, 607.1928], [0, 718.856, 185.2157], [0, 0, 1]])
 _SIX_LENS = np.array([[1266.4, 0, 816.3], [0, 1266.4, 491.5], [0, 0, 1]])
-_CALIB = (
-    "P2: 718.856 0 607.1928 45.38225 0 718.856 185.2157 -0.1130887 0 0 1 0.003779761\n"
-    "Tr: 0 -1 0 0 0 0 -1 -0.08 1 0 0 -0.27\n"
-)
+_ROOM_POINTS, _FRAMES = 150_000, 24
 Matrix = npt.NDArray[np.float64]
 View = tuple[Matrix, Matrix, tuple[int, int]]
 """Extrinsic, intrinsic, size."""
@@ -34,7 +31,7 @@ View = tuple[Matrix, Matrix, tuple[int, int]]
 
 def rows(folder: Path, *, jobs: int, quick: bool) -> list[dict[str, Any]]:
     """One image, six images, and a whole ``ssl3d pair`` with one and with two jobs."""
-    return [*projections(folder, quick), *workers(folder, scans=96 if quick else 768)]
+    return [*projections(folder, quick), *workers(folder, scans=12 if quick else 128)]
 
 
 def projections(folder: Path, quick: bool) -> list[dict[str, Any]]:
@@ -57,32 +54,49 @@ def projections(folder: Path, quick: bool) -> list[dict[str, Any]]:
 
 
 def workers(folder: Path, *, scans: int) -> list[dict[str, Any]]:
-    """The whole stage, files included, by one and by two threads in all."""
+    """The whole stage on rooms of 150,000 points with 24 depth maps each, by one and by two threads in all."""
+    root, space = folder / "rooms", Workspace.open(folder / "pairs")
+    _write_rooms(root, scans)
+    prepare(space, "scannet", root, PrepareParams(allow_partial=True))
+    taken = {jobs: seconds(partial(_pair, space, jobs)) for jobs in (1, 2)}
+    name = f"pair, {scans} rooms of {_ROOM_POINTS:,} points with {_FRAMES} depth maps each, --jobs 2"
+    return [row(name, f"--jobs 1 (bar: a ratio of at least {JOBS_BAR})", taken[2], taken[1], "s")]
+
+
+def _write_rooms(root: Path, scans: int) -> None:
+    """ScanNet's layout: one room, the same bytes under the names of many."""
     from PIL import Image
 
-    root, space = folder / "paired", Workspace.open(folder / "pairs")
-    files = [file for file in write_frames(root, {"00": 32}, POINTS_PER_SCAN) if file.suffix == ".bin"]
-    for frame in range(32, scans):  # the same bytes under more names
-        (files[0].parent / f"{frame:06d}.bin").hardlink_to(files[frame % 32])
-    pictures = root / "sequences" / "00" / "image_2"
-    pictures.mkdir()
-    Image.new("RGB", _SIZE).save(pictures / "000000.png")
-    for frame in range(1, scans):
-        (pictures / f"{frame:06d}.png").hardlink_to(pictures / "000000.png")
-    (root / "sequences" / "00" / "calib.txt").write_text(_CALIB)
-    for label in (root / "sequences" / "00" / "labels").iterdir():
-        label.unlink()
-    prepare(space, "semantickitti", root, PrepareParams(allow_partial=True))
-    taken = {jobs: seconds(partial(_pair, space, jobs)) for jobs in (1, 2)}
-    return [
-        row(
-            f"pair, {scans} scans of {POINTS_PER_SCAN:,} points, --jobs 2",
-            f"--jobs 1 (bar: a ratio of at least {JOBS_BAR})",
-            taken[2],
-            taken[1],
-            "s",
-        )
-    ]
+    rng = np.random.default_rng(0)
+    names = load_spec("scannet").splits["train"][:scans]
+    first = root / "scans" / names[0]
+    for name in ("color", "depth", "pose", "intrinsic"):
+        (first / name).mkdir(parents=True)
+    side = rng.integers(0, 3, _ROOM_POINTS)
+    points = rng.uniform(-3, 3, (_ROOM_POINTS, 3)).astype("<f4")
+    points[np.arange(_ROOM_POINTS), side] = rng.choice([-3, 3], _ROOM_POINTS)
+    rows = np.zeros(_ROOM_POINTS, [("xyz", "<f4", 3), ("rgb", "u1", 3)])
+    rows["xyz"] = points
+    head = ["ply", "format binary_little_endian 1.0", f"element vertex {_ROOM_POINTS}"]
+    head += [f"property float {axis}" for axis in "xyz"]
+    head += [f"property uchar {name}" for name in ("red", "green", "blue")]
+    (first / f"{names[0]}_vh_clean_2.ply").write_bytes("\n".join([*head, "end_header\n"]).encode() + rows.tobytes())
+    for frame in range(_FRAMES):
+        turn = _looking(2 * np.pi * frame / _FRAMES)
+        turn[:3, 3] = 0
+        np.savetxt(first / "pose" / f"{frame:06d}.txt", turn.T)
+        depth = 3000 + rng.integers(-4, 5, (480, 640)) + 2 * np.abs(np.arange(640) - 320)
+        Image.fromarray(depth.astype(np.uint16)).save(first / "depth" / f"{frame:06d}.png")
+        Image.new("RGB", (1296, 968)).save(first / "color" / f"{frame:06d}.jpg")
+    for kind, lens in (("color", (1170.0, 1170.0, 647.5, 483.5)), ("depth", (577.9, 577.9, 319.5, 239.5))):
+        matrix = np.eye(4)
+        matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2] = lens
+        np.savetxt(first / "intrinsic" / f"intrinsic_{kind}.txt", matrix)
+    for name in names[1:]:
+        for file in sorted(path for path in first.rglob("*") if path.is_file()):
+            place = root / "scans" / name / file.relative_to(first).with_name(file.name.replace(names[0], name))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.hardlink_to(file)
 
 
 def _pair(space: Workspace, jobs: int) -> None:
