@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from ssl3d.data.captions.rle import encode
@@ -348,3 +351,23 @@ def test_pairs_of_a_crop() -> None:
     assert crop.entity.tolist() == [9, 7, 9, 7, 9] and crop.uv[0].tolist() == [9, 9]
     assert [part.tolist() for part in crop.caption_pairs()] == [[0, 2, 2, 3, 3], [1, 1, 2, 1, 2]]
     assert len(some_pairs().at(np.zeros(0, np.int64))) == 0
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 12), max_size=20))
+def test_a_selection_has_the_pairs_of_its_rows(seed: int, rows: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    point = np.sort(rng.integers(0, 10, 15))
+    pairs = replace(
+        some_pairs(),
+        point=point,
+        image=np.zeros(15, np.int16),
+        uv=np.zeros((15, 2), np.uint16),
+        depth=np.arange(15, dtype=np.float32),
+        entity=rng.integers(-1, 3, 15).astype(np.int32),
+    )
+    chosen = pairs.at(np.array(rows, np.int64))
+    expected = [(place, k) for place, row in enumerate(rows) for k in np.flatnonzero(point == row).tolist()]
+    assert list(zip(chosen.point.tolist(), chosen.depth.astype(int).tolist(), strict=True)) == expected
+    points, _, weight = chosen.entity_pairs()
+    sums = np.bincount(points, weights=weight, minlength=len(rows)) if len(points) else np.zeros(len(rows))
+    assert np.all(np.isclose(sums, 1) | (sums == 0))
