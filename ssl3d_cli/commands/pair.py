@@ -24,7 +24,9 @@ EPILOG = """\
   ssl3d pair --set pair.min_depth=0.5
 
 A point is paired with a pixel if it lies ahead of the camera, inside the image
-and, where that is tested, nothing hides it.
+and, where that is tested, nothing hides it; with one of every image that shows
+it. An image that is gone, or of another size than its calibration, is an error
+that names it. Of .sens streams every hundredth frame is used.
 
 [bold]--occlusion[/]
 
