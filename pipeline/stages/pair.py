@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from ssl3d.models.config import Params
-from ssl3d.pipeline.stage import Unit, UnitInputs
+from ssl3d.pipeline.stage import Unit, UnitInputs, Upstream
 from ssl3d.pipeline.stages.per_scan import ScanStage, per_scan, write_lists
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from ssl3d.data.store import ShardReader
     from ssl3d.pipeline.dataset import PreparedDataset
     from ssl3d.pipeline.stages.pair_captions import Captioned
+
+
+_PAIR_BYTES, _CAMERA_BYTES, _MOST_IMAGES = 18, 400, 60
+"""Of a pair, of a listed camera, and how many images a scan has at most, usually (streams list all their frames)."""
 
 
 class PairParams(Params):
@@ -53,13 +58,22 @@ class PairStage(ScanStage):
     command = "ssl3d pair"
     kind = "pairs"
     Params = PairParams
-    bytes_per_point = 8  # a pair takes 18 bytes; LiDARs have one for some of their points, rooms several
-    worker_bytes = 64 << 20  # a worker starts in a second or two: 70 scans with one image, or 50 rooms
+    worker_bytes = 64 << 20  # a worker starts in a second or two: 200 scans with one image, or 10 rooms
     params: PairParams
 
     def __init__(self, params: PairParams, dataset: PreparedDataset) -> None:
         super().__init__(params, dataset)
         self.reads = {"prepare": ("points", "cameras")}
+
+    def units(self, upstream: Upstream) -> Sequence[Unit]:
+        return [replace(unit, size=self._bytes(unit.id)) for unit in super().units(upstream)]
+
+    def _bytes(self, unit: str) -> int:
+        """About what a unit will take, without opening its list of cameras: an image shows a tenth of the points."""
+        entry = self.dataset.product.done[unit]
+        counts, listed = entry.info["num_points"], entry.files.get(f"{unit}.cameras.h5")
+        images = min(_MOST_IMAGES * len(counts), listed.size // _CAMERA_BYTES) if listed else 0
+        return (64 << 10) + _PAIR_BYTES * images * sum(counts) // (10 * max(1, len(counts)))
 
     def work(self, unit: str) -> Any:
         files = self.dataset.product.done[unit].files
