@@ -14,7 +14,6 @@ from ssl3d.pipeline.dataset import PreparedDataset
 from ssl3d.pipeline.pairs import PairSource
 from ssl3d.pipeline.workspace import Workspace
 
-pytest.importorskip("ssl3d.data.formats.frames", reason="tables of pandas are not read yet")
 pytestmark = pytest.mark.real
 
 
