@@ -60,6 +60,7 @@ def project(
     *,
     origin: npt.ArrayLike = (0.0, 0.0, 0.0),
     min_depth: float = 1.0,
+    zero_is_none: bool = False,
 ) -> Projection:
     """The points in front of a camera and inside its image (tests 1 and 2).
 
@@ -70,6 +71,7 @@ def project(
         intrinsic: (3, 3), or a projection matrix (3, 4) such as KITTI's P2.
         size: width and height of the image.
         min_depth: meters; only points farther away are kept.
+        zero_is_none: rows at (0, 0, 0) are no points.
     """
     width, height = size
     if not (0 < width <= _LARGEST_SIDE and 0 < height <= _LARGEST_SIDE):
@@ -79,7 +81,7 @@ def project(
     depth = np.empty(len(points), np.float32)
     count = 0
     if np.isfinite(matrix).all():
-        count = _project(_rows(points), matrix, width, height, min_depth, point, uv, depth)
+        count = _project(_rows(points), matrix, width, height, min_depth, zero_is_none, point, uv, depth)
     return Projection(point[:count].copy(), uv[:count].copy(), depth[:count].copy())
 
 
@@ -168,6 +170,7 @@ def _project(
     width: int,
     height: int,
     min_depth: float,
+    zero_is_none: bool,
     point: np.ndarray,
     uv: np.ndarray,
     depth: np.ndarray,
@@ -180,6 +183,8 @@ def _project(
         x, y, z = np.float64(points[i, 0]), np.float64(points[i, 1]), np.float64(points[i, 2])
         s = m20 * x + m21 * y + m22 * z + m23
         if not s > min_depth:  # false for NaN as well
+            continue
+        if zero_is_none and x == 0.0 and y == 0.0 and z == 0.0:
             continue
         a = (m00 * x + m01 * y + m02 * z + m03) / s + 0.5
         if not (a >= 0.0 and a < width):

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from ssl3d.data.camera import DepthImage
 from ssl3d.data.datasets.kitti_files import image_size
 from ssl3d.data.datasets.scannet_sens import SensIndex, read_sens
-from ssl3d.data.datasets.source import SourceFile
+from ssl3d.data.datasets.source import Camera, SourceFile
 from ssl3d.data.errors import DataError
+from ssl3d.data.store import ShardReader
 
 STREAM_STEP = 100
 """Every so many frames of a stream are used: neighbors show the same (ScanNet's subset of 25,000 frames does so)."""
@@ -82,6 +83,24 @@ class ImageFiles:
             what = f"the stream has {len(index)} frames, and not this one"
             raise DataError(what, where={"file": file.path, "frame": place}, hint=_AGAIN)
         return index, kind, int(number)
+
+
+def stored_cameras(cameras: ShardReader, position: int) -> list[Camera]:
+    """The images of scan ``position``, as ``convert_unit`` has written them to ``<unit>.cameras.h5``."""
+    names = ("name", "image", "size", "intrinsic", "extrinsic", "depth", "depth_intrinsic")
+    rows = zip(*cameras.read_many(names, position).values(), strict=True)
+    return [
+        Camera(
+            str(name),
+            str(image),
+            (int(size[0]), int(size[1])),
+            intrinsic,
+            extrinsic,
+            str(depth),
+            lens if np.isfinite(lens).all() else None,
+        )
+        for name, image, size, intrinsic, extrinsic, depth, lens in rows
+    ]
 
 
 def chosen_frames(references: Sequence[str], step: int = STREAM_STEP) -> list[int]:

@@ -72,6 +72,7 @@ class DatasetSpec:
         submission: group -> what the file of its predictions is called where its server wants it otherwise.
         regimes: word after ``ssl3d split --regime`` -> ``scan`` (each scan by itself) or ``group`` (the sequence, scene
             or area that a scan belongs to).
+        paired: between which shares of the points of a scan its images show, usually; None: nobody can say.
         label_sets: words after ``ssl3d prepare --labels``: ``labels``, and where there are any, ``scribbles``.
     """
 
@@ -92,6 +93,7 @@ class DatasetSpec:
     official: Mapping[str, ListFamily]
     regimes: Mapping[str, str]
     defaults: tuple[str, ...] = ()
+    paired: tuple[float, float] | None = None
     label_sets: tuple[str, ...] = ("labels",)
     submission: Mapping[str, str] = field(default_factory=dict)
     ignore: int = IGNORE
@@ -212,6 +214,7 @@ def _build(table: Mapping[str, Any], variant: str, chosen: Mapping[str, Any]) ->
         official={family.name: family for family in list_families(table["name"]) if family.kind == "labels"},
         regimes=table.get("regimes", {"scan": "scan"}),
         defaults=tuple(table.get("defaults", ())),
+        paired=(float(table["paired"][0]), float(table["paired"][1])) if "paired" in table else None,
         label_sets=tuple(table.get("label_sets", ("labels",))),
         submission=table.get("submission", {}),
     )

@@ -130,7 +130,7 @@ class ShardReader:
                 if name in load.per_scan:
                     values.append(_text(self._rows(handle, name, place, index, index + 1))[0])
                 else:
-                    values.append(self._rows(handle, name, place, begin, end))
+                    values.append(_text(self._rows(handle, name, place, begin, end)))
         return values
 
     def _place(self, load: _Index, name: str) -> Place:

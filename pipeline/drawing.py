@@ -16,7 +16,7 @@ from ssl3d.data.spec import SensorSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase, SubFigure
 
 Colors = npt.NDArray[np.uint8]
 
@@ -75,22 +75,28 @@ def height_of(panels: int, sensor: SensorSpec | None) -> float:
 
 
 def draw_panels(
-    figure: Figure, points: npt.NDArray[np.float32], panels: Sequence[Panel], sensor: SensorSpec | None
+    figure: Figure | SubFigure,
+    points: npt.NDArray[np.float32],
+    panels: Sequence[Panel],
+    sensor: SensorSpec | None,
+    *,
+    above: float = 0.9,
 ) -> None:
     """Side by side from above, then a strip each as a spinning sensor sees it.
 
     Args:
         points: (n, 3) float32 meters; of a spinning sensor in its frame (x forward, y left, z up).
         sensor: None: there are no strips, and the view is centered on the points.
+        above: inches left free for a title.
     """
-    height, count = float(figure.get_figheight()), len(panels)
+    height, count = float(figure.bbox.height) / 100, len(panels)  # of a part of a figure too; see ``new_figure``
     grid = figure.add_gridspec(
         1 if sensor is None else 1 + count,
         max(count, 2),
         height_ratios=None if sensor is None else [15.0 / max(count, 2), *[1.1] * count],
         left=0.015,
         right=0.985,
-        top=1 - 0.9 / height,
+        top=1 - above / height,
         bottom=1.15 / height,
         hspace=0.13,
         wspace=0.02,
@@ -102,16 +108,16 @@ def draw_panels(
         shown = np.ones(len(own), np.bool_) if sensor is not None else ~_ceiling(own)
         seen = own[shown] - middle
         order = np.lexsort((seen[:, 2], *([] if panel.rank is None else [panel.rank[shown]])))
-        above = figure.add_subplot(grid[0, column])
-        above.imshow(from_above(seen[order], panel.colors[shown][order], reach), interpolation="nearest")
+        axes = figure.add_subplot(grid[0, column])
+        axes.imshow(from_above(seen[order], panel.colors[shown][order], reach), interpolation="nearest")
         up = "x" if sensor is None else "driving"
         cut = "" if shown.all() else ", without the ceiling"
-        _frame(above, f"{panel.name}, from above ({2 * reach:.0f} x {2 * reach:.0f} m, {up} up{cut})")
+        frame_panel(axes, f"{panel.name}, from above ({2 * reach:.0f} x {2 * reach:.0f} m, {up} up{cut})")
         if sensor is not None:
             strip = figure.add_subplot(grid[1 + column, :])
             image = range_colors(own, panel.colors, sensor)
             strip.imshow(image, aspect="auto", interpolation="nearest")
-            _frame(strip, f"{panel.name}, range image ({image.shape[0]} x {image.shape[1]}, middle = ahead)")
+            frame_panel(strip, f"{panel.name}, range image ({image.shape[0]} x {image.shape[1]}, middle = ahead)")
 
 
 def preview(
@@ -130,15 +136,20 @@ def preview(
         title, below: two lines above it.
         legend: word -> color, below it.
     """
-    from matplotlib.patches import Patch
-
     figure = new_figure(16, height_of(len(panels), sensor))
     draw_panels(figure, points, panels, sensor)
     write_title(figure, title, below)
     if legend:
-        handles = [Patch(facecolor=rgb(color), label=word) for word, color in legend.items()]
-        figure.legend(handles=handles, loc="lower center", ncol=8, fontsize=11, frameon=False, labelcolor=TEXT)
+        draw_legend(figure, legend)
     return save_figure(figure, path)
+
+
+def draw_legend(figure: FigureBase, legend: Mapping[str, tuple[int, int, int]]) -> None:
+    """Word -> color, in rows of eight below the panels."""
+    from matplotlib.patches import Patch
+
+    handles = [Patch(facecolor=rgb(color), label=word) for word, color in legend.items()]
+    figure.legend(handles=handles, loc="lower center", ncol=8, fontsize=11, frameon=False, labelcolor=TEXT)
 
 
 def value_colors(values: npt.NDArray[Any], low: float, high: float) -> Colors:
@@ -217,7 +228,8 @@ def _reach(points: npt.NDArray[np.float32], step: float) -> float:
     return float(np.clip(step * np.ceil(wanted / step), step, _TOP_REACH))
 
 
-def _frame(axes: Axes, title: str) -> None:
+def frame_panel(axes: Axes, title: str) -> None:
+    """A thin frame, no ticks, and a title above it on the left."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_title(title, color=TEXT, fontsize=11, loc="left", pad=4)

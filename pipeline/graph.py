@@ -15,6 +15,7 @@ from ssl3d.pipeline.stage import Stage
 from ssl3d.pipeline.stages.caption import CaptionStage
 from ssl3d.pipeline.stages.density import DensityStage
 from ssl3d.pipeline.stages.embed import EmbedStage
+from ssl3d.pipeline.stages.pair import PairStage
 from ssl3d.pipeline.stages.prepare import PrepareStage
 from ssl3d.pipeline.stages.split import SplitStage
 from ssl3d.pipeline.stages.subsample import SubsampleStage
@@ -39,6 +40,7 @@ register(SubsampleStage)
 register(DensityStage)
 register(CaptionStage)
 register(EmbedStage)
+register(PairStage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ def dataset_status(handle: DatasetHandle) -> list[StageStatus]:
         if product is None:
             found.append(StageStatus(name, "missing", f"type: {stage.command}", 0, 0, 0, 0.0, handle.name))
             continue
-        outdated = [item.name for item in found if item.name in stage.needs and item.state != "cached"]
+        before = (*stage.needs, *(name for name in stage.optional if name in product.manifest.needs))
+        outdated = [item.name for item in found if item.name in before and item.state != "cached"]
         state, why = _judge(stage, product, products, outdated)
         others = sum(1 for path in handle.folder.glob(f"{name}/*/stage.json") if path.parent != product.folder)
         done, total = len(product.done), len(product.manifest.plan)
@@ -120,8 +123,12 @@ def stale_reason(stage: type[Stage], product: Product, products: dict[str, Produ
     manifest = product.manifest
     if manifest.version != stage.version:
         return f"the stage changed (version {manifest.version} -> {stage.version})"
-    for name in stage.needs:
+    for name in (*stage.needs, *stage.optional):
         current, used = products.get(name), manifest.needs.get(name, {})
+        if name in stage.optional and not used and (current is None or not current.complete):
+            continue
+        if name in stage.optional and not used:
+            return f"'{name}' has been made since, and belongs to it"
         if current is None or current.key != used.get("key"):
             return f"upstream changed: '{name}' has other parameters or was removed"
         if current.complete and current.content != used.get("content"):

@@ -65,6 +65,7 @@ class Stage(ABC):
     """A kind of work, with its parameters.
 
     Class attributes: ``name`` as typed; ``version``, to be raised when results change; ``needs``, names of stages;
+    ``optional``, names of stages whose products it uses where they are complete (its own is stale once they come);
     ``counts``, what a unit of progress is called; ``command``, how a user runs it; ``summary``, the JSON file that
     ``finish`` writes; ``extras``, the kinds of its files whose per-point arrays methods read from ``View.extras``;
     ``worker_bytes``, how much a worker process has to write to be worth its start (for stages whose work is mostly
@@ -75,6 +76,7 @@ class Stage(ABC):
     name: ClassVar[str]
     version: ClassVar[int]
     needs: ClassVar[tuple[str, ...]] = ()
+    optional: ClassVar[tuple[str, ...]] = ()
     counts: ClassVar[str] = "unit"
     command: ClassVar[str]
     summary: ClassVar[str | None] = None

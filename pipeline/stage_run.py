@@ -64,6 +64,7 @@ def run_stage(handle: DatasetHandle, stage: Stage, *, jobs: int = 1, progress: P
     """
     begun = time.perf_counter()
     upstream = {name: _needed(handle, stage, name) for name in stage.needs}
+    upstream |= _offered(handle, stage, progress)
     units = [replace(unit, source=unit.source or _source(stage, unit, upstream)) for unit in stage.units(upstream)]
     params, identity = stage.params.model_dump(mode="json"), stage.identity(upstream)
     key = stage_key(stage.name, stage.version, params, identity, {name: item.key for name, item in upstream.items()})
@@ -110,6 +111,19 @@ def _needed(handle: DatasetHandle, stage: Stage, name: str) -> Product:
         )
     product.trust(stage.reads.get(name) or product.kinds)
     return product
+
+
+def _offered(handle: DatasetHandle, stage: Stage, progress: Progress) -> dict[str, Product]:
+    """The products of ``optional`` stages that are there; says so where one is not to be used yet."""
+    found: dict[str, Product] = {}
+    for name in stage.optional:
+        product = handle.product(name)
+        if product is not None and not product.complete:
+            command = product.manifest.about.get("command", f"ssl3d {name}")
+            progress.say(f"'{stage.name}' goes without '{name}', which is not complete; to go on with it: {command}")
+        elif product is not None:
+            found[name] = _needed(handle, stage, name)
+    return found
 
 
 def _source(stage: Stage, unit: Unit, upstream: Upstream) -> str:

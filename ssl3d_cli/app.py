@@ -30,6 +30,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "subsample": "Thin scans on a grid, for backbones that work on points.",
         "caption": "Say what the images of scans show, as a whole and thing by thing.",
         "embed": "Turn the texts of captions into vectors.",
+        "pair": "Find the pixels of every point in the images of its scan.",
     },
     "Look around": {
         "status": "Show what is cached, stale or missing, and why.",

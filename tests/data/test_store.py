@@ -65,6 +65,13 @@ def test_what_is_written_is_read(tmp_path: Path, sizes: list[int], seed: int, co
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
 
 
+def test_texts_of_lists_are_texts(tmp_path: Path) -> None:
+    words = np.array(["a.png", "ü/1.png", ""])
+    write_shard(tmp_path / "a.h5", {"offsets": [0, 2, 2, 3], "name": words}, per_scan=(), sync=False)
+    reader = ShardReader(tmp_path / "a.h5")
+    assert [reader.read("name", scan).tolist() for scan in range(3)] == [["a.png", "ü/1.png"], [], [""]]
+
+
 def test_one_point_a_scan_is_still_told_apart(tmp_path: Path) -> None:
     arrays = arrays_of([1, 1, 1])
     write_shard(tmp_path / "a.h5", arrays)

@@ -14,6 +14,8 @@ import pytest
 from ssl3d.data.datasets.nuscenes import NuScenes
 from ssl3d.data.datasets.source import RawScan, ReadOptions
 from ssl3d.data.errors import DataError
+from ssl3d.data.images import ImageFiles
+from ssl3d.data.pairs import Rule, pair_scan
 from ssl3d.data.spec import load_spec
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "real" / "nuscenes_unlabelled"
@@ -124,3 +126,21 @@ def test_cameras_see_the_points_of_their_side(scan: RawScan) -> None:
 def test_without_tables_it_says_so() -> None:
     with pytest.raises(DataError, match="scans, but no tables"):
         READER.check(REAL)
+
+
+def test_pairs_are_what_the_published_matrices_say(scan: RawScan, sample: dict[str, Any]) -> None:
+    pairs = pair_scan(scan.points, scan.origin, scan.cameras, ImageFiles(REAL), Rule())
+    assert SPEC.paired is not None and SPEC.paired[0] < pairs.paired / len(scan.points) < SPEC.paired[1]
+    points = np.c_[scan.points.astype(np.float64), np.ones(len(scan.points))]
+    for number, camera in enumerate(scan.cameras):
+        published = sample["images"][camera.name]
+        lens = np.array(published["cam2img"])
+        inside = (np.array(published["lidar2cam"]) @ points.T)[:3]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            u, v = np.floor((lens @ inside / inside[2])[:2] + 0.5)
+        theirs = np.flatnonzero((inside[2] > 1) & (u >= 0) & (u < 1600) & (v >= 0) & (v < 900))
+        here = pairs.image == number
+        both, mine, other = np.intersect1d(pairs.point[here], theirs, return_indices=True)
+        assert len(both) > 0.985 * max(here.sum(), len(theirs)) and len(both) > 2000
+        off = pairs.uv[here][mine] - np.stack([u, v], axis=1)[theirs[other]]
+        assert np.median(np.abs(off)) <= 1 and (np.abs(off) <= 4).mean() > 0.98  # matrices differ by up to 12 mm
