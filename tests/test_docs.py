@@ -32,7 +32,9 @@ else:
 DOCS = Path(__file__).parents[1] / "docs"
 EXAMPLE = "add-a-method.md"
 ENGINE = "../models/sparse/README.md"
-PAGES = [name for name in ("architecture.md", EXAMPLE, "benchmarks.md", ENGINE) if (DOCS / name).exists()]
+PAGES = [
+    name for name in ("architecture.md", EXAMPLE, "benchmarks.md", "captions.md", ENGINE) if (DOCS / name).exists()
+]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# (\S+\.(?:py|toml))(?:, continued)?\n")
 SMALLER = {

@@ -205,3 +205,15 @@ def test_the_surest_entity_wins_a_pixel(entity_record: Make) -> None:
 def test_captions_of_regions(image_record: Make) -> None:
     captions = [parse_image(image_record()), parse_image(image_record(index=1, region=[0, 0, 2, 3]))]
     assert captions_at(captions, np.array([1, 2]), np.array([0, 0])).tolist() == [[True, True], [True, False]]
+
+
+def test_the_page_about_the_format_shows_good_records() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "captions.md").read_text(encoding="utf-8")
+    image, entity = page.split("```json\n")[1].split("```")[0].splitlines()
+    assert parse_image(json.loads(image)).text == "A street with parked cars."
+    assert parse_entity(json.loads(entity)).counts().sum() == 1241 * 376
+    for value, parse in ((json.loads(image), parse_image), (json.loads(entity), parse_entity)):
+        keys = {
+            name for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+        }
+        assert value.keys() <= keys and parse(value)
