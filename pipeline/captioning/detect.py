@@ -38,7 +38,8 @@ class Detector:
         self.name = ModelName.parse(name).shown
         self.box_threshold, self.text_threshold, self.nms, self.most = box_threshold, text_threshold, nms, most
         self.processor = loader.part("AutoProcessor", name)
-        self.model = loader.model("AutoModelForZeroShotObjectDetection", name)
+        # in float16 it fails under transformers 4.57, and finds nothing where float32 finds boxes
+        self.model = loader.model("AutoModelForZeroShotObjectDetection", name, exact=True)
 
     def detect(self, pixels: Sequence[Pixels], vocabularies: Sequence[Sequence[str]]) -> list[list[Detection]]:
         """What is found in each image of its own phrases, in order of falling score."""
@@ -58,7 +59,6 @@ class Detector:
         texts = [". ".join(words) + "." for words in phrases]  # what the processor makes of lists, in any version
         inputs = self.processor(images=list(pixels), text=texts, padding=True, return_tensors="pt")
         inputs = inputs.to(self.model.device)
-        inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
         outputs = self.model(**inputs)
         results = self.processor.post_process_grounded_object_detection(
             outputs,

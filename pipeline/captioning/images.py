@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl3d.data.captions.ids import image_id
@@ -52,13 +54,17 @@ def images_of(cameras: ShardReader) -> list[ImageRef]:
 
 def dataset_images(dataset: PreparedDataset, units: Iterable[str] | None = None) -> dict[str, list[ImageRef]]:
     """Unit -> its images, of all units that have any."""
+    dataset.product.trust((CAMERAS,))
+    names = {unit: f"{unit}.{CAMERAS}.h5" for unit in (dataset.product.done if units is None else units)}
+    there = [unit for unit, name in sorted(names.items()) if name in dataset.product.done[unit].files]
+    content = dataset.product.content
+    images = {unit: list(_images_in(dataset.product.folder / names[unit], content)) for unit in there}
+    return {unit: found for unit, found in images.items() if found}
+
+
+@lru_cache(maxsize=4096)
+def _images_in(path: Path, content: str) -> tuple[ImageRef, ...]:
+    """``content``: of the product, so that scans that were prepared again are read again."""
     from ssl3d.data.store import ShardReader
 
-    dataset.product.trust((CAMERAS,))
-    wanted = set(dataset.product.done if units is None else units)
-    found = {}
-    for unit, entry in sorted(dataset.product.done.items()):
-        name = f"{unit}.{CAMERAS}.h5"
-        if unit in wanted and name in entry.files and (images := images_of(ShardReader(dataset.product.folder / name))):
-            found[unit] = images
-    return found
+    return tuple(images_of(ShardReader(path)))

@@ -106,12 +106,12 @@ class Loader:
     def __init__(self, device: str = "cpu", half: bool = False, allow_download: bool = False) -> None:
         self.device, self.half, self.allow_download = device, half, allow_download
 
-    def model(self, kind: str, name: str) -> Any:
-        """The model of class ``transformers.<kind>``, for inference, on the device."""
+    def model(self, kind: str, name: str, *, exact: bool = False) -> Any:
+        """The model of class ``transformers.<kind>``, for inference, on the device; ``exact``: never in float16."""
         import torch
 
         loaded = self.part(kind, name)
-        loaded = loaded.to(device=self.device, dtype=torch.float16 if self.half else torch.float32)
+        loaded = loaded.to(device=self.device, dtype=torch.float16 if self.half and not exact else torch.float32)
         return loaded.eval()
 
     def part(self, kind: str, name: str) -> Any:

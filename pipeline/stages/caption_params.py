@@ -36,7 +36,9 @@ class CaptionParams(Params):
     most: int = Field(50, ge=1, description="entities kept of an image, the best")
     min_pixels: int = Field(20, ge=1, description="least size of a mask")
     min_mask_score: float = Field(0.5, ge=0, le=1, description="least IoU that the segmenter expects of its mask")
-    precision: Literal["auto", "fp32", "fp16"] = Field("auto", description="auto: fp16 on CUDA, else fp32")
+    precision: Literal["auto", "fp32", "fp16"] = Field(
+        "auto", description="auto: fp16 on CUDA, else fp32; the detector: fp32"
+    )
     batch: int = Field(8, ge=1, exclude=True, description="images at a time (not in the key)")
     device: str = Field("cpu", exclude=True, description="set by --device (not in the key)")
     allow_download: bool = Field(False, exclude=True, description="set by --allow-download (not in the key)")

@@ -15,6 +15,7 @@ from ssl3d.pipeline.captioning import describe
 from ssl3d.pipeline.captioning.captioner import Captioner
 from ssl3d.pipeline.captioning.describe import Describer
 from ssl3d.pipeline.captioning.detect import Detection, Detector, Segmenter
+from ssl3d.pipeline.captioning.encode import ClipEncoder
 from ssl3d.pipeline.captioning.images import ImageRef
 from ssl3d.pipeline.captioning.load import Loader, ModelName, fingerprint, require_model
 from ssl3d.pipeline.stages.caption_params import CaptionParams
@@ -155,6 +156,24 @@ def test_all_three_together(kosmos: Path, dino: Path, sam: Path, monkeypatch: py
     assert all(entity.mask is None and entity.box for answer in answers for entity in answer.entities)
     strict = Captioner(params.model_copy(update={"min_pixels": 10_000}), ["car"])
     assert all(answer.entities == [] for answer in strict.caption(images, pixels))
+
+
+def test_in_half_precision(kosmos: Path, dino: Path, sam: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU; the detector stays in float32."""
+    monkeypatch.setattr(describe, "_SHORT", 3)
+    half, _ = Loader(half=True), torch.manual_seed(0)
+    _, pixels = pictures(2)
+    describer = Describer(half, str(kosmos), [SHORT], 1)
+    assert describer.model.dtype == torch.float16 and len(describer.ask(pixels, SHORT)) == 2
+    thresholds = {"box_threshold": 0.0, "text_threshold": 0.0, "nms": 0.9, "most": 50}
+    words = [["car", "traffic sign"]] * 2
+    found = Detector(half, str(dino), **thresholds).detect(pixels, words)
+    assert found == Detector(Loader(), str(dino), **thresholds).detect(pixels, words)
+    boxes = [Detection("car", 0.5, (3.0, 4.0, 60.0, 30.0))]
+    (mask,), (whole,) = (Segmenter(loader, str(sam)).segment(pixels[0], boxes) for loader in (half, Loader()))
+    assert mask.score == pytest.approx(whole.score, abs=0.01) and (mask.pixels == whole.pixels).mean() > 0.95
+    exact = ClipEncoder(Loader(), str(clip)).encode(["a cat"])
+    assert ClipEncoder(half, str(clip)).encode(["a cat"]) == pytest.approx(exact, abs=0.02)
 
 
 def test_models_that_are_not_here(transformers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
