@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 EPILOG = """\
 [bold]Example[/]
 
-  ssl3d caption                              generated data brings its captions
-  ssl3d caption --from my_captions --check   only look
+  ssl3d caption                             generated data brings its own
+  ssl3d caption --from my_captions --check  only look
   ssl3d caption --from my_captions
   ssl3d caption --producer transformers --device cuda
-  ssl3d caption --preview first              and a picture of one scan's image
-  ssl3d caption --export DIR                 image.jsonl, entity.jsonl, to hand on
+  ssl3d caption --preview first             and a picture of a scan's image
+  ssl3d caption --export DIR                image.jsonl, entity.jsonl
 
 Then: ssl3d embed
 
@@ -51,7 +51,12 @@ app = typer.Typer(add_completion=False)
 def caption(
     producer: Annotated[
         Literal["transformers", "import", "generated"] | None,
-        typer.Option("--producer", help="Who captions; else --from, or what came with the data.", show_default=False),
+        typer.Option(
+            "--producer",
+            metavar="NAME",
+            help="transformers, import or generated; else --from, or what came with the data.",
+            show_default=False,
+        ),
     ] = None,
     source: Annotated[
         Path | None,

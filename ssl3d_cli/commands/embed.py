@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 EPILOG = """\
 [bold]Example[/]
 
-  ssl3d embed                                    CLIP; of generated captions: hash
-  ssl3d embed --encoder clip --model DIR         a local folder
+  ssl3d embed                              CLIP; of generated captions: hash
+  ssl3d embed --encoder clip --model DIR   a local folder
   ssl3d embed --encoder clip --allow-download
   ssl3d embed --encoder minilm --model DIR
-  ssl3d embed --encoder hash                     no weights: tests and demos
+  ssl3d embed --encoder hash               no weights: tests and demos
 
 [bold]Encoders[/]
 
@@ -43,7 +43,9 @@ app = typer.Typer(add_completion=False)
 def embed(
     encoder: Annotated[
         Literal["clip", "minilm", "hash"] | None,
-        typer.Option("--encoder", help="What turns texts into vectors.", show_default=False),
+        typer.Option(
+            "--encoder", metavar="NAME", help="clip, minilm or hash: what turns texts into vectors.", show_default=False
+        ),
     ] = None,
     model: Annotated[
         str | None,
