@@ -15,6 +15,7 @@ from ssl3d.pipeline.stage import Stage
 from ssl3d.pipeline.stages.caption import CaptionStage
 from ssl3d.pipeline.stages.density import DensityStage
 from ssl3d.pipeline.stages.embed import EmbedStage
+from ssl3d.pipeline.stages.oversegment import OversegmentStage
 from ssl3d.pipeline.stages.pair import PairStage
 from ssl3d.pipeline.stages.prepare import PrepareStage
 from ssl3d.pipeline.stages.split import SplitStage
@@ -38,6 +39,7 @@ register(PrepareStage)
 register(SplitStage)
 register(SubsampleStage)
 register(DensityStage)
+register(OversegmentStage)
 register(CaptionStage)
 register(EmbedStage)
 register(PairStage)
