@@ -25,6 +25,12 @@ class NetworkParams(Params):
         0.2, gt=0, description="meters (r_b): a point of another class so near makes a boundary; indoors 0.04"
     )
     focus: float = Field(2.0, ge=0, description="exponent a of the focal loss, Eq. 1 (WS3D: 2)")
+    holdout: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="share of the labelled scans that is kept out, to measure on; of a single one, a part",
+    )
     refine: bool = Field(True, description="boundary and region branch correct each other once")
 
 
