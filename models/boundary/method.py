@@ -29,7 +29,7 @@ class NetworkParams(Params):
         0.2,
         ge=0,
         lt=1,
-        description="share of the labelled scans that is kept out, to measure on; of a single one, a part",
+        description="share of the labelled scans kept out, to measure on; of a single one: a part",
     )
     refine: bool = Field(True, description="boundary and region branch correct each other once")
 

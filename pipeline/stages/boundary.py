@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     U8 = npt.NDArray[np.uint8]
     I32 = npt.NDArray[np.int32]
 
-REGIONS, PAIRS = ("oversegment", "region_id"), ("adjacency", "region_adj")
+REGIONS, PAIRS = ("regions", "region_id"), ("adjacency", "region_adj")
 """(kind of file, array) of the product of ``oversegment``."""
 
 

@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -60,6 +60,23 @@ class Choice:
         """The same with so many steps."""
         network = self.network
         return choose(spec, self.settings, backbone=network.backbone, steps=steps, seed=network.seed)
+
+    def describe(self) -> list[tuple[str, Any, str, str]]:
+        """Every settable key with its value, what it expects and what it means."""
+        from ssl3d.pipeline.training.keys import expected
+
+        values = self.network.model_dump()
+        values |= {"backbone": values["backbone_params"], "boundary": values["method_params"]}
+        values["boundary"] |= self.params.model_dump()
+        if self.steps is None:
+            values["train"]["steps"] = f"{EPOCHS} epochs"
+        rows = []
+        for leaf in boundary_keys(self.network.backbone).leaves.values():
+            value = values[leaf.section]
+            for name in leaf.path:
+                value = value[name]
+            rows.append((leaf.key, value, expected(leaf.field), leaf.field.description or ""))
+        return rows
 
 
 def choose(

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.spatial import cKDTree
 
 from ssl3d.data.geometry.boundary import ROUNDING, boundary_points, interface_labels, pair_labels
 
@@ -16,13 +15,17 @@ def line(n: int = 10, spacing: float = 0.01) -> np.ndarray:
     return points
 
 
-def by_tree(points: np.ndarray, label: np.ndarray, radius: float) -> np.ndarray:
+def near(points: np.ndarray, others: np.ndarray, radius: float) -> np.ndarray:
+    """(n, m): which of the others each point is near, by all distances."""
+    apart = points.astype(np.float64)[:, None] - others.astype(np.float64)
+    return (apart**2).sum(2) <= (radius * (1 + ROUNDING)) ** 2
+
+
+def by_distances(points: np.ndarray, label: np.ndarray, radius: float) -> np.ndarray:
     known = np.flatnonzero((label != 255) & np.isfinite(points).all(1))
     out = np.full(len(points), 255, np.uint8)
-    if len(known):
-        at = points[known].astype(np.float64)
-        near = cKDTree(at).query_ball_point(at, radius * (1 + ROUNDING))
-        out[known] = [bool((label[known[rows]] != label[known[i]]).any()) for i, rows in enumerate(near)]
+    at, classes = points[known], label[known]
+    out[known] = (near(at, at, radius) & (classes[:, None] != classes)).any(1)
     return out
 
 
@@ -41,7 +44,7 @@ def test_an_ignored_point_is_neither_center_nor_witness() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([0.04, 0.2, 1.5]), st.integers(1, 4), st.booleans())
-def test_equal_to_a_tree(seed: int, radius: float, classes: int, grid: bool) -> None:
+def test_equal_to_all_distances(seed: int, radius: float, classes: int, grid: bool) -> None:
     rng = np.random.default_rng(seed)
     points = rng.uniform(-3, 3, (rng.integers(1, 400), 3)).astype(np.float32)
     if grid:  # duplicates, and neighbors at just the radius
@@ -50,18 +53,18 @@ def test_equal_to_a_tree(seed: int, radius: float, classes: int, grid: bool) -> 
     label[rng.random(len(points)) < 0.2] = 255
     points[rng.random(len(points)) < 0.02] = np.nan
     found = boundary_points(points, label, radius)
-    np.testing.assert_array_equal(found, by_tree(points, label, radius))
+    np.testing.assert_array_equal(found, by_distances(points, label, radius))
     np.testing.assert_array_equal(found, boundary_points(points, label, radius, threads=3))
 
 
 def test_a_scan_with_ground_and_walls() -> None:
     rng = np.random.default_rng(0)
-    points = np.c_[rng.uniform(-20, 20, (8000, 2)), np.zeros(8000)].astype(np.float32)
-    points[4000:, 2], points[4000:, 0] = rng.uniform(0, 3, 4000), np.round(points[4000:, 0] / 8) * 8
-    label = np.repeat(np.uint8([3, 7]), 4000)
-    found = boundary_points(points, label, 0.2)
-    np.testing.assert_array_equal(found, by_tree(points, label, 0.2))
-    assert 50 < (found == 1).sum() < 4000
+    points = np.c_[rng.uniform(-20, 20, (2400, 2)), np.zeros(2400)].astype(np.float32)
+    points[1200:, 2], points[1200:, 0] = rng.uniform(0, 3, 1200), np.round(points[1200:, 0] / 8) * 8
+    label = np.repeat(np.uint8([3, 7]), 1200)
+    found = boundary_points(points, label, 0.5)
+    np.testing.assert_array_equal(found, by_distances(points, label, 0.5))
+    assert 20 < (found == 1).sum() < 1200
 
 
 def test_without_points_labels_or_a_second_class() -> None:
@@ -118,26 +121,23 @@ def test_only_boundary_points_at_the_interface_count() -> None:
     assert interface_labels(line(), near, region, pair, 0.03, min_points=2).tolist() == [0]
 
 
-def interface_by_tree(
+def interface_by_distances(
     points: np.ndarray, boundary: np.ndarray, region: np.ndarray, pairs: np.ndarray, radius: float, least: int
 ) -> list[int]:
     def touching(one: int, other: int) -> int:
-        mine, theirs = points[boundary & (region == one)], points[region == other]
-        if not len(mine) or not len(theirs):
-            return 0
-        return int((cKDTree(theirs).query(mine)[0] <= radius * (1 + ROUNDING)).sum())
+        return int(near(points[boundary & (region == one)], points[region == other], radius).any(1).sum())
 
     return [int(min(touching(i, j), touching(j, i)) >= least) for i, j in pairs]
 
 
 @settings(max_examples=40, deadline=None)
 @given(arrays(np.int32, 120, elements=st.integers(-1, 6)), st.integers(0, 1000), st.integers(1, 3))
-def test_interfaces_equal_to_a_tree(region: np.ndarray, seed: int, least: int) -> None:
+def test_interfaces_equal_to_all_distances(region: np.ndarray, seed: int, least: int) -> None:
     rng = np.random.default_rng(seed)
     points = rng.uniform(0, 2, (120, 3))
     boundary = rng.random(120) < 0.3
     pairs = np.int32([(i, j) for i in range(8) for j in range(i + 1, 8)])
     found = interface_labels(points, boundary, region, pairs, 0.35, least)
-    assert found.tolist() == interface_by_tree(points, boundary, region, pairs, 0.35, least)
+    assert found.tolist() == interface_by_distances(points, boundary, region, pairs, 0.35, least)
     shuffled = rng.permutation(len(pairs))
     assert interface_labels(points, boundary, region, pairs[shuffled], 0.35, least).tolist() == found[shuffled].tolist()

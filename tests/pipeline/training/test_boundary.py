@@ -51,7 +51,7 @@ class Cubes(ScanStage):
     name = "oversegment"
     version = 1
     command = "ssl3d oversegment"
-    kind = "oversegment"
+    kind = "regions"
 
     class Params(Params):
         size: float = 10.0
@@ -69,7 +69,7 @@ class Cubes(ScanStage):
             regions.append({"region_id": ids})
             first = np.arange(max(0, count - 1), dtype=np.int32)
             pairs.append({"region_adj": np.stack([first, first + 1], 1)})
-        write_points(out / f"{unit.id}.oversegment.h5", shard, regions, {})
+        write_points(out / f"{unit.id}.regions.h5", shard, regions, {})
         write_lists(out / f"{unit.id}.adjacency.h5", pairs, {})
         return {}
 
@@ -117,7 +117,7 @@ def test_product(space: Workspace) -> None:
         points, found = data.product.folder / f"{unit}.points.h5", ShardReader(product.folder / f"{unit}.boundary.h5")
         pairs = ShardReader(product.folder / f"{unit}.boundary_pairs.h5")
         adjacency = ShardReader(regions.folder / f"{unit}.adjacency.h5")
-        region = ShardReader(regions.folder / f"{unit}.oversegment.h5")
+        region = ShardReader(regions.folder / f"{unit}.regions.h5")
         np.testing.assert_array_equal(found.offsets, ShardReader(points).offsets)
         np.testing.assert_array_equal(pairs.offsets, adjacency.offsets)
         assert found.attrs["threshold"] == 0.5 and found.attrs["radius"] == 4.0
