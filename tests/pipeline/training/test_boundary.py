@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,17 +17,15 @@ from ssl3d.data.geometry.boundary import pair_labels
 from ssl3d.data.scan import IGNORE
 from ssl3d.data.store import ShardReader
 from ssl3d.models.boundary.method import TARGET
-from ssl3d.models.config import Params
 from ssl3d.pipeline.dataset import PreparedDataset
 from ssl3d.pipeline.product import Product
 from ssl3d.pipeline.progress import Silent
-from ssl3d.pipeline.stage import Unit, UnitInputs
 from ssl3d.pipeline.stage_run import StageRun
 from ssl3d.pipeline.stages.boundary import BoundaryStage
 from ssl3d.pipeline.stages.boundary_data import BoundarySource, choose_roles, held_part
 from ssl3d.pipeline.stages.boundary_params import LEAST_STEPS, MOST_STEPS, choose, usual_steps
 from ssl3d.pipeline.stages.boundary_summary import HELD, TRAINED, summarize_boundary
-from ssl3d.pipeline.stages.per_scan import ScanStage, run_on, write_lists, write_points
+from ssl3d.pipeline.stages.per_scan import run_on
 from ssl3d.pipeline.stages.split import SplitParams, split
 from ssl3d.pipeline.training import checkpoint
 from ssl3d.pipeline.training.config import resolve
@@ -38,44 +35,12 @@ from ssl3d.pipeline.workspace import Workspace
 
 SMALL = ["backbone.m=4", "backbone.voxel_size=1.0", "boundary.radius=4", "train.workers=0", "train.log_every=1"]
 STEPS = 6
+Cubes = Callable[..., StageRun]
 
 
 @pytest.fixture
 def space(own: Workspace) -> Workspace:
     return own
-
-
-class Cubes(ScanStage):
-    """Regions are cubes of some meters; adjacent are those whose numbers follow each other."""
-
-    name = "oversegment"
-    version = 1
-    command = "ssl3d oversegment"
-    kind = "regions"
-
-    class Params(Params):
-        size: float = 10.0
-
-    @staticmethod
-    def run(unit: Unit, params: Any, inputs: UnitInputs, out: Path) -> Mapping[str, Any]:
-        shard = inputs.shard("prepare", "points")
-        regions, pairs = [], []
-        for position in range(len(shard)):
-            points = shard.read("points", position)
-            _, ids = np.unique(np.floor(points / params.size), axis=0, return_inverse=True)
-            ids = ids.reshape(-1).astype(np.int32)
-            ids[:5] = -1
-            count = int(ids.max(initial=-1)) + 1
-            regions.append({"region_id": ids})
-            first = np.arange(max(0, count - 1), dtype=np.int32)
-            pairs.append({"region_adj": np.stack([first, first + 1], 1)})
-        write_points(out / f"{unit.id}.regions.h5", shard, regions, {})
-        write_lists(out / f"{unit.id}.adjacency.h5", pairs, {})
-        return {}
-
-
-def cubes(space: Workspace, size: float = 10.0) -> StageRun:
-    return run_on(space, lambda data: Cubes(Cubes.Params(size=size), data))
 
 
 def boundary(space: Workspace, *settings: str, progress: Any = None, jobs: int = 1, **words: Any) -> StageRun:
@@ -108,7 +73,7 @@ def probabilities(product: Product) -> list[np.ndarray]:
 # ---------------------------------------------------------------- product
 
 
-def test_product(space: Workspace) -> None:
+def test_product(space: Workspace, cubes: Cubes) -> None:
     regions = cubes(space).product
     done = boundary(space)
     product, data = done.product, PreparedDataset(space.dataset())
@@ -133,7 +98,7 @@ def test_product(space: Workspace) -> None:
     assert not again.fresh and again.product.key == product.key
 
 
-def test_summary(space: Workspace) -> None:
+def test_summary(space: Workspace, cubes: Cubes) -> None:
     """Three labelled scans: two to learn from, one to measure on."""
     cubes(space)
     product = boundary(space).product
@@ -149,7 +114,7 @@ def test_summary(space: Workspace) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_same_product(space: Workspace, tmp_path: Path) -> None:
+def test_two_processes_make_the_same_product(space: Workspace, cubes: Cubes) -> None:
     cubes(space)
     one = probabilities(boundary(space).product)
     for path in space.dataset().folder.glob("boundary/*/*.h5"):
@@ -158,7 +123,7 @@ def test_two_processes_make_the_same_product(space: Workspace, tmp_path: Path) -
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-def test_methods_read_the_probabilities(space: Workspace) -> None:
+def test_methods_read_the_probabilities(space: Workspace, cubes: Cubes) -> None:
     from ssl3d.pipeline.training.extras import StageExtras
 
     cubes(space)
@@ -173,7 +138,7 @@ def test_methods_read_the_probabilities(space: Workspace) -> None:
 # ---------------------------------------------------------------- the network
 
 
-def test_what_needs_no_new_training_gets_none(space: Workspace) -> None:
+def test_what_needs_no_new_training_gets_none(space: Workspace, cubes: Cubes) -> None:
     cubes(space)
     first = boundary(space).product
     other = boundary(space, "boundary.rule=interface", "boundary.threshold=0.3")
@@ -188,7 +153,7 @@ def test_what_needs_no_new_training_gets_none(space: Workspace) -> None:
     assert not any("refine" in name for name in weights(third))
 
 
-def test_seed_and_split_are_part_of_the_key(space: Workspace) -> None:
+def test_seed_and_split_are_part_of_the_key(space: Workspace, cubes: Cubes) -> None:
     cubes(space)
     first = boundary(space).product
     assert not same(weights(boundary(space, seed=1).product), weights(first))
@@ -224,7 +189,7 @@ class Deadly(Silent):
         yield Bar()
 
 
-def test_killed_in_training_it_goes_on(space: Workspace, heard: Any) -> None:
+def test_killed_in_training_it_goes_on(space: Workspace, cubes: Cubes, heard: Any) -> None:
     cubes(space)
     whole = boundary(space, "train.checkpoint_every=2").product
     expected = weights(whole)
@@ -236,7 +201,7 @@ def test_killed_in_training_it_goes_on(space: Workspace, heard: Any) -> None:
     assert same(weights(done.product), expected)
 
 
-def test_killed_in_prediction_it_goes_on(space: Workspace) -> None:
+def test_killed_in_prediction_it_goes_on(space: Workspace, cubes: Cubes) -> None:
     cubes(space)
     with pytest.raises(Killed):
         boundary(space, progress=Deadly("boundary", 4))
@@ -247,7 +212,7 @@ def test_killed_in_prediction_it_goes_on(space: Workspace) -> None:
 
 
 @pytest.mark.parametrize("what", ["weights", "config"])
-def test_a_damaged_network_is_trained_again(space: Workspace, heard: Any, what: str) -> None:
+def test_a_damaged_network_is_trained_again(space: Workspace, cubes: Cubes, heard: Any, what: str) -> None:
     cubes(space)
     product = boundary(space).product
     before, run = weights(product), network(product)
@@ -262,7 +227,7 @@ def test_a_damaged_network_is_trained_again(space: Workspace, heard: Any, what: 
 # ---------------------------------------------------------------- little data
 
 
-def test_one_labelled_scan_is_measured_on_a_part(space: Workspace) -> None:
+def test_one_labelled_scan_is_measured_on_a_part(space: Workspace, cubes: Cubes) -> None:
     split(space, SplitParams(ratio="10%"))
     cubes(space)
     product = boundary(space).product
@@ -272,7 +237,7 @@ def test_one_labelled_scan_is_measured_on_a_part(space: Workspace) -> None:
     assert HELD not in none.quality and none.quality[TRAINED].points == 400
 
 
-def test_without_boundary_points_or_pairs(space: Workspace) -> None:
+def test_without_boundary_points_or_pairs(space: Workspace, cubes: Cubes) -> None:
     """Points are meters apart: no other class is within 5 cm. One cube holds all."""
     cubes(space, size=1000.0)
     product = boundary(space, "boundary.radius=0.05", "boundary.rule=interface").product
@@ -281,7 +246,7 @@ def test_without_boundary_points_or_pairs(space: Workspace) -> None:
     assert found.subsets["all"].pairs < 8 * 12
 
 
-def test_points_labelled_here_and_there(space: Workspace) -> None:
+def test_points_labelled_here_and_there(space: Workspace, cubes: Cubes) -> None:
     split(space, SplitParams(regime="points", ratio="2%"))
     cubes(space)
     assert boundary(space).product.complete
@@ -332,7 +297,7 @@ def test_keys(space: Workspace) -> None:
         choose(spec, ["boundary.threshold=2"])
 
 
-def test_what_cannot_be(space: Workspace) -> None:
+def test_what_cannot_be(space: Workspace, cubes: Cubes) -> None:
     with pytest.raises(Ssl3dError, match="needs the product of 'oversegment'"):
         boundary(space)
     cubes(space)
