@@ -144,6 +144,7 @@ def _percent(share: float | None) -> str:
 def draw(dataset: PreparedDataset, product: Product, scan: ScanRef, path: Path) -> Path:
     """The probabilities, right and wrong where labels are visible, and how many neighbors of a region are across."""
     from ssl3d.data.geometry.boundary import boundary_points
+    from ssl3d.data.scan import IGNORE
     from ssl3d.pipeline.drawing import Panel, preview, value_colors
 
     reader = stage_command.read_product(product, "boundary", scan)
@@ -151,25 +152,28 @@ def draw(dataset: PreparedDataset, product: Product, scan: ScanRef, path: Path) 
     view = dataset.visible().view(scan.index)
     truth = boundary_points(view.points, view.label, float(reader.attrs["radius"]))
     found = probability > float(reader.attrs["threshold"])
-    panels = [
-        Panel("boundary probability, 0 (blue) to 1 (yellow)", value_colors(probability, 0.0, 1.0), probability),
-        Panel("against visible labels", _judged(truth, found), truth == 1),
-        Panel("share of a region's neighbors across", value_colors(_shares(dataset, product, scan), 0.0, 1.0)),
-    ]
-    known = (truth != 255).sum()
-    below = (
-        f"{100 * found.mean() if len(found) else 0:.1f}% boundary points; labels of {known:,} of {len(truth):,} points"
-    )
+    across = value_colors(_shares(dataset, product, scan), 0.0, 1.0)
+    panels = [Panel("boundary probability", value_colors(probability, 0.0, 1.0), probability)]
+    if (truth != IGNORE).any():
+        panels.append(Panel("visible labels", _judged(truth, found), truth == 1))
+    panels.append(Panel("neighbors across", across))
+    known, share = int((truth != IGNORE).sum()), 100 * float(found.mean()) if len(found) else 0.0
+    below = f"boundary: {share:.1f}% of {len(found):,} points; labels are visible of {known:,}. From blue (0) to yellow (1): "
+    below += "the probability of a boundary; the share of a region's neighbors with which it shares one"
     words = {"found": HIT, "false": FALSE, "missed": MISSED, "neither": NEITHER, "no visible label": UNKNOWN}
     title = f"{scan.scan_id}: semantic boundaries"
-    return preview(path, view.points, panels, dataset.spec.sensor, title=title, below=below, legend=words)
+    return preview(
+        path, view.points, panels, dataset.spec.sensor, title=title, below=below, legend=words if known else None
+    )
 
 
 def _judged(truth: npt.NDArray[np.uint8], found: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
     import numpy as np
 
+    from ssl3d.data.scan import IGNORE
+
     table = np.array([NEITHER, FALSE, MISSED, HIT, UNKNOWN], np.uint8)
-    return table[np.where(truth == 255, 4, 2 * (truth == 1) + found)]
+    return table[np.where(truth == IGNORE, 4, 2 * (truth == 1) + found)]
 
 
 def _shares(dataset: PreparedDataset, product: Product, scan: ScanRef) -> npt.NDArray[np.float64]:
