@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ssl3d.models.boundary.method import NetworkParams
-    from ssl3d.pipeline.dataset import PreparedDataset
+    from ssl3d.pipeline.dataset import PreparedDataset, ScanRef
     from ssl3d.pipeline.stages.boundary_network import Predicted
     from ssl3d.pipeline.training.build import TrainingData
     from ssl3d.pipeline.training.config import RunConfig
@@ -75,6 +75,7 @@ class BoundaryStage(ScanStage, TrainedStage):
     params: BoundaryParams
 
     def __init__(self, dataset: PreparedDataset, choice: Choice, device: str = "auto") -> None:
+        from ssl3d.pipeline.splits import find_split
         from ssl3d.pipeline.stages.boundary_network import check_backbone
         from ssl3d.pipeline.training.build import open_data
         from ssl3d.pipeline.training.device import select_device
@@ -84,6 +85,7 @@ class BoundaryStage(ScanStage, TrainedStage):
         self.choice, self.device = choice, select_device(device)
         self.one_process = self.device.type != "cpu"
         check_backbone(choice.network, dataset.spec.num_classes)
+        self.split = find_split(dataset.handle)
         self.data, self.network = self._bound(open_data(dataset.handle.workspace, dataset.name, None))
         self.seed = self.network.seed
 
@@ -111,7 +113,7 @@ class BoundaryStage(ScanStage, TrainedStage):
             steps = usual_steps(len(roles.training), config.train.batch)
             config = self.choice.again(self.dataset.spec, steps).network
         done = self.dataset.product.done
-        units = sorted({self.dataset.scans[index].unit for index in data.labelled})
+        units = sorted({self._scan(data, index).unit for index in data.labelled})
         points = digest_value([unit_digest(done[unit], ("points",)) for unit in units])[:12]
         data = replace(
             data,
@@ -122,6 +124,11 @@ class BoundaryStage(ScanStage, TrainedStage):
         )
         return data, config.bound(data.dataset, data.split)
 
+    def _scan(self, data: TrainingData, index: int) -> ScanRef:
+        """The scan with this index, or the one that the part with this index was cut from."""
+        scans = self.dataset.scans
+        return scans[index] if index < len(scans) else self.dataset.by_id[self.split.scan_of(data.scan_ids[index])]
+
     def identity(self, upstream: Upstream) -> Mapping[str, Any]:
         return {**TrainedStage.identity(self, upstream), "network": self.network.hash}
 
@@ -131,7 +138,7 @@ class BoundaryStage(ScanStage, TrainedStage):
 
     def work(self, unit: str) -> _Work:
         training, held = (
-            frozenset(self.dataset.scans[i].position for i in rows if self.dataset.scans[i].unit == unit)
+            frozenset(scan.position for scan in (self._scan(self.data, index) for index in rows) if scan.unit == unit)
             for rows in (self.roles.training, self.roles.held)
         )
         radius = network_params(self.network).radius
@@ -217,7 +224,9 @@ def _compared(
     from ssl3d.pipeline.stages.boundary_data import held_part
 
     truth = boundary_points(found.view.points, label, work.radius)
-    held = held_part(found.view.points, work.part) if position in work.training else np.ones(len(truth), np.bool_)
+    held = np.ones(len(truth), np.bool_)
+    if position in work.training:
+        held = held_part(found.view.points, label, work.part)
     out = {}
     for name, part in ((HELD, held), (TRAINED, ~held)):
         known = part & (truth != IGNORE)

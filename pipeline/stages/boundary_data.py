@@ -45,10 +45,10 @@ def choose_roles(labelled: Sequence[int], share: float, seed: int) -> Roles:
     return Roles(tuple(i for i in labelled if i not in held), tuple(sorted(held)))
 
 
-def held_part(points: npt.NDArray[np.float32], share: float) -> npt.NDArray[np.bool_]:
-    """(n,) bool: the last ``share`` of the points along the longer horizontal side; no point that is not finite."""
+def held_part(points: npt.NDArray[np.float32], label: npt.NDArray[np.uint8], share: float) -> npt.NDArray[np.bool_]:
+    """(n,) bool: of the points with a visible label, the last ``share`` along their longer horizontal side."""
     held = np.zeros(len(points), np.bool_)
-    rows = np.flatnonzero(np.isfinite(points).all(axis=1))
+    rows = np.flatnonzero((label != IGNORE) & np.isfinite(points).all(axis=1))
     if share and len(rows):
         axis = int(np.argmax(np.ptp(points[rows, :2], axis=0)))
         order = np.argsort(points[rows, axis], kind="stable")
@@ -70,6 +70,6 @@ class BoundarySource:
     def view(self, index: int) -> View:
         view = self.source.view(index)
         if self.part:
-            view.label = np.where(held_part(view.points, self.part), np.uint8(IGNORE), view.label)
+            view.label = np.where(held_part(view.points, view.label, self.part), np.uint8(IGNORE), view.label)
         view.extras[TARGET] = boundary_points(view.points, view.label, self.radius)
         return view

@@ -158,7 +158,9 @@ def draw(dataset: PreparedDataset, product: Product, scan: ScanRef, path: Path) 
         panels.append(Panel("visible labels", _judged(truth, found), truth == 1))
     panels.append(Panel("neighbors across", across))
     known, share = int((truth != IGNORE).sum()), 100 * float(found.mean()) if len(found) else 0.0
-    below = f"boundary: {share:.1f}% of {len(found):,} points; labels are visible of {known:,}. From blue (0) to yellow (1): "
+    below = (
+        f"boundary: {share:.1f}% of {len(found):,} points; labels are visible of {known:,}. Blue (0) to yellow (1): "
+    )
     below += "the probability of a boundary; the share of a region's neighbors with which it shares one"
     words = {"found": HIT, "false": FALSE, "missed": MISSED, "neither": NEITHER, "no visible label": UNKNOWN}
     title = f"{scan.scan_id}: semantic boundaries"

@@ -237,6 +237,17 @@ def test_one_labelled_scan_is_measured_on_a_part(space: Workspace, cubes: Cubes)
     assert HELD not in none.quality and none.quality[TRAINED].points == 400
 
 
+def test_a_scan_that_the_split_has_cut(space: Workspace, cubes: Cubes) -> None:
+    """Its labelled part is learned from; the whole scan is predicted, like any other."""
+    found = split(space, SplitParams(ratio="6%", protocol="limited"))
+    assert found.cut is not None and found.labelled == found.cut.parts[:1] and found.cut.points == 240
+    cubes(space)
+    product = boundary(space).product
+    summary = summarize_boundary(product, dict.fromkeys(product.done, "all"))
+    assert summary.quality[TRAINED].points == 192 and summary.quality[HELD].points == 48
+    assert summary.subsets["all"].points == 12 * 400
+
+
 def test_without_boundary_points_or_pairs(space: Workspace, cubes: Cubes) -> None:
     """Points are meters apart: no other class is within 5 cm. One cube holds all."""
     cubes(space, size=1000.0)
@@ -271,12 +282,12 @@ def test_the_held_out_part_is_hidden_from_training(space: Workspace) -> None:
     visible = data.visible()
     index = int(visible.labelled[0])
     plain, view = visible.view(index), BoundarySource(visible, 4.0, 0.25).view(index)
-    part = held_part(plain.points, 0.25)
+    part = held_part(plain.points, plain.label, 0.25)
     assert part.sum() == 100 and (view.label[part] == IGNORE).all() and (view.extras[TARGET][part] == IGNORE).all()
     np.testing.assert_array_equal(view.label[~part], plain.label[~part])
     points = plain.points.copy()
     points[7] = np.nan
-    assert not held_part(points, 0.99)[7] and not held_part(points[:0], 0.5).any()
+    assert not held_part(points, plain.label, 0.99)[7] and not held_part(points[:0], plain.label[:0], 0.5).any()
 
 
 def test_steps() -> None:
