@@ -15,13 +15,14 @@ import torch
 from ssl3d.data.errors import Ssl3dError, UsageError
 from ssl3d.data.geometry.boundary import pair_labels
 from ssl3d.data.scan import IGNORE
+from ssl3d.data.spec import load_spec
 from ssl3d.data.store import ShardReader
 from ssl3d.models.boundary.method import TARGET
 from ssl3d.pipeline.dataset import PreparedDataset
 from ssl3d.pipeline.product import Product
 from ssl3d.pipeline.progress import Silent
 from ssl3d.pipeline.stage_run import StageRun
-from ssl3d.pipeline.stages.boundary import BoundaryStage
+from ssl3d.pipeline.stages.boundary import BoundaryStage, network_params
 from ssl3d.pipeline.stages.boundary_data import BoundarySource, choose_roles, held_part
 from ssl3d.pipeline.stages.boundary_params import LEAST_STEPS, MOST_STEPS, choose, usual_steps
 from ssl3d.pipeline.stages.boundary_summary import HELD, TRAINED, summarize_boundary
@@ -301,6 +302,9 @@ def test_keys(space: Workspace) -> None:
     assert found.network.optimizer.lr == 0.001 and found.network.schedule.name == "cosine"
     assert "--set rule=interface" in found.command and "--seed 2" in found.command
     assert choose(spec).network.backbone_params.model_dump()["scene"] == "outdoor"
+    for name, radius, near in (("semantickitti", 0.2, 0.5), ("s3dis", 0.04, 0.06), ("scannet", 0.04, 0.06)):
+        usual = choose(load_spec(name))
+        assert network_params(usual.network).radius == radius and usual.params.interface_radius == near
     with pytest.raises(UsageError, match="no parameter") as caught:
         choose(spec, ["boundary.treshold=0.3"])
     assert "boundary.threshold" in str(caught.value.hint)
