@@ -18,7 +18,7 @@ from ssl3d.pipeline.product import Product, unit_digest
 from ssl3d.pipeline.progress import Progress
 from ssl3d.pipeline.stage import TrainedStage, Unit, UnitInputs, Upstream
 from ssl3d.pipeline.stages.boundary_params import BoundaryParams, Choice, choose, usual_steps
-from ssl3d.pipeline.stages.boundary_summary import HELD, TRAINED, summarize_boundary
+from ssl3d.pipeline.stages.boundary_summary import BINS, HELD, TRAINED, summarize_boundary
 from ssl3d.pipeline.stages.per_scan import ScanStage, write_lists, write_points
 
 if TYPE_CHECKING:
@@ -152,6 +152,8 @@ class BoundaryStage(ScanStage, TrainedStage):
 
     @staticmethod
     def run(unit: Unit, params: BoundaryParams, inputs: UnitInputs, out: Path) -> Mapping[str, Any]:
+        import numpy as np
+
         from ssl3d.pipeline.stages.boundary_network import predict_unit
 
         work: _Work = unit.work
@@ -159,7 +161,7 @@ class BoundaryStage(ScanStage, TrainedStage):
         visible = _visible_labels(inputs, work.training | work.held)
         probabilities, labels, facts, unseen = [], [], [], 0
         for position, found in enumerate(predict_unit(inputs, inputs.product / work.network, work.device)):
-            boundary = found.probability > params.threshold
+            boundary = found.probability.astype(np.float32) > params.threshold  # not the threshold in half precision
             region, adjacent = regions.read(REGIONS[1], position), pairs.read(PAIRS[1], position)
             label = _pair_labels(params, found, boundary, region, adjacent)
             probabilities.append({"boundary_prob": found.probability})
@@ -215,8 +217,9 @@ def _pair_labels(
 
 def _compared(
     work: _Work, position: int, found: Predicted, boundary: npt.NDArray[np.bool_], label: U8
-) -> dict[str, list[int]]:
-    """Hits, false, missed and neither, of the points that were trained on and of those that were held out."""
+) -> dict[str, list[Any]]:
+    """Hits, false, missed and neither, of the points that were trained on and of those that were held out; and how many
+    points of both kinds have which probability."""
     import numpy as np
 
     from ssl3d.data.geometry.boundary import boundary_points
@@ -227,11 +230,14 @@ def _compared(
     held = np.ones(len(truth), np.bool_)
     if position in work.training:
         held = held_part(found.view.points, label, work.part)
-    out = {}
+    out: dict[str, list[Any]] = {}
     for name, part in ((HELD, held), (TRAINED, ~held)):
         known = part & (truth != IGNORE)
         if known.any():
             cells = 2 * (truth[known] != 1) + (~boundary[known])  # 0 hit, 1 missed, 2 false, 3 neither
             hit, missed, false, neither = np.bincount(cells, minlength=4).tolist()
             out[name] = [hit, false, missed, neither]
+    # half precision, in steps of bins: a probability of just an edge is not above it
+    bins = (np.ceil(found.probability.astype(np.float32) * BINS).astype(np.int64) - 1).clip(0, BINS - 1)
+    out["curve"] = [np.bincount(bins[truth == kind], minlength=BINS).tolist() for kind in (1, 0)]
     return out

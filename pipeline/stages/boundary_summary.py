@@ -9,6 +9,8 @@ from typing import Any
 from ssl3d.pipeline.product import Product
 
 HELD, TRAINED = "held out", "trained on"
+BINS = 40
+"""Of the probabilities 0 to 1, whose edges are the thresholds that are tried."""
 
 
 @dataclass(slots=True)
@@ -53,6 +55,32 @@ class Counts:
 
 
 @dataclass(slots=True)
+class Curve:
+    """Points with visible labels by probability.
+
+    Attributes:
+        real, other: (BINS,) boundary points of the labels, and others.
+    """
+
+    real: list[int] = field(default_factory=lambda: [0] * BINS)
+    other: list[int] = field(default_factory=lambda: [0] * BINS)
+
+    def add(self, real: Sequence[int], other: Sequence[int]) -> None:
+        self.real = [a + b for a, b in zip(self.real, real, strict=True)]
+        self.other = [a + b for a, b in zip(self.other, other, strict=True)]
+
+    @property
+    def best(self) -> tuple[float, float]:
+        """The threshold with the best F1, and that F1 (0..1); (0.5, 0) without a boundary point."""
+        best, total = (0.5, 0.0), sum(self.real)
+        for first in range(1, BINS):
+            hit, false = sum(self.real[first:]), sum(self.other[first:])
+            if hit and (f1 := 2 * hit / (hit + false + total)) > best[1]:
+                best = first / BINS, f1
+        return best
+
+
+@dataclass(slots=True)
 class SubsetTotals:
     """Sums over the scans of a subset.
 
@@ -79,11 +107,11 @@ class BoundarySummary:
 
     subsets: Mapping[str, SubsetTotals]
     quality: Mapping[str, Counts]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    curve: Curve
 
     def to_json(self) -> dict[str, Any]:
         return {
-            **self.facts,
+            "best_threshold": dict(zip(("threshold", "f1"), self.curve.best, strict=True)),
             "subsets": {name: asdict(totals) for name, totals in self.subsets.items()},
             "quality": {name: counts.to_json() for name, counts in self.quality.items()},
         }
@@ -92,7 +120,7 @@ class BoundarySummary:
 def summarize_boundary(product: Product, subsets: Mapping[str, str]) -> BoundarySummary:
     """``subsets``: unit -> subset."""
     totals: dict[str, SubsetTotals] = {}
-    quality = {HELD: Counts(), TRAINED: Counts()}
+    quality, curve = {HELD: Counts(), TRAINED: Counts()}, Curve()
     for unit, entry in sorted(product.done.items()):
         here = totals.setdefault(subsets[unit], SubsetTotals())
         here.unseen += entry.info["unseen"]
@@ -103,7 +131,9 @@ def summarize_boundary(product: Product, subsets: Mapping[str, str]) -> Boundary
             for name, counts in quality.items():
                 if name in scan:
                     counts.add(scan[name])
-    return BoundarySummary(totals, {name: counts for name, counts in quality.items() if counts.scans})
+            if "curve" in scan:
+                curve.add(*scan["curve"])
+    return BoundarySummary(totals, {name: counts for name, counts in quality.items() if counts.scans}, curve)
 
 
 def _ratio(part: int, whole: int) -> float | None:

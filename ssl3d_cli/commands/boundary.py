@@ -109,6 +109,13 @@ def report(dataset: PreparedDataset, run: StageRun) -> None:
     paper.print(console.table(columns, [_quality_row(name, counts) for name, counts in summary.quality.items()]))
     if HELD not in summary.quality:
         console.warn("no labelled scan was held out, so how well boundaries are found elsewhere is not known")
+    used = max((counts.f1 or 0.0 for counts in summary.quality.values()), default=0.0)
+    threshold, best = summary.curve.best
+    if best > used + 0.02:
+        paper.print(
+            f"threshold {run.product.manifest.params['threshold']:g}; over all of these points F1 would be best, "
+            f"{100 * best:.1f}, with --set threshold={threshold:g} (no new training)"
+        )
     columns = ["subset", *((name, "right") for name in ("scans", "points", "boundary", "pairs", "across a boundary"))]
     paper.print(console.table(columns, _subset_rows(summary)))
     if unseen := sum(totals.unseen for totals in summary.subsets.values()):

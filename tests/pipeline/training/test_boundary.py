@@ -109,6 +109,12 @@ def test_summary(space: Workspace, cubes: Cubes) -> None:
     assert found.quality[TRAINED].scans == 2 and found.quality[HELD].scans == 1
     held = found.quality[HELD]
     assert held.points == 400 and held.share is not None and 0 < held.share <= 1
+    threshold, best = found.curve.best
+    assert sum(found.curve.real) + sum(found.curve.other) == 3 * 400 and 0 < threshold < 1
+    again = boundary(space, f"boundary.threshold={threshold}").product
+    pooled = summarize_boundary(again, dict.fromkeys(again.done, "all")).quality.values()
+    hit, false, missed = (sum(getattr(c, name) for c in pooled) for name in ("hit", "false", "missed"))
+    assert best == pytest.approx(2 * hit / (2 * hit + false + missed))  # what it promises is what one gets
     told = json.loads((product.folder / "boundary.json").read_text())
     assert told["quality"][HELD]["hit"] == held.hit and told["steps"] == STEPS
     assert told["network"] == network(product).name
