@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ssl3d.models.config import Params
 from ssl3d.pipeline.files import digest_value, read_json
 from ssl3d.pipeline.product import KEY_LENGTH, Product
+from ssl3d.pipeline.progress import Progress
 
 if TYPE_CHECKING:
     from ssl3d.data.store import ShardReader
@@ -48,11 +49,13 @@ class UnitInputs:
 
     Attributes:
         threads: that the unit may use (several where fewer units than ``--jobs`` are under way).
+        product: the folder of the stage's own product, where ``Stage.begin`` has left what all units read.
     """
 
     unit: str
     folders: Mapping[str, Path]
     threads: int = 1
+    product: Path = Path()
 
     def shard(self, stage: str, kind: str) -> ShardReader:
         """The parallel shard of this unit. Raises ``DamagedShard`` when it cannot be read."""
@@ -70,8 +73,8 @@ class Stage(ABC):
     ``finish`` writes; ``extras``, the kinds of its files whose per-point arrays methods read from ``View.extras``;
     ``lists``, the kinds whose arrays, of any length per scan, methods read from ``View.scan``;
     ``worker_bytes``, how much a worker process has to write to be worth its start (for stages whose work is mostly
-    copying). Attribute ``reads``: the kinds of files that it reads of a needed stage (default: all;
-    decides what makes a unit stale).
+    copying). Attributes: ``reads``, the kinds of files that it reads of a needed stage (default: all;
+    decides what makes a unit stale); ``one_process``, whether its units share something that processes cannot (a GPU).
     """
 
     name: ClassVar[str]
@@ -88,6 +91,7 @@ class Stage(ABC):
     def __init__(self, params: Params) -> None:
         self.params = params
         self.reads: Mapping[str, tuple[str, ...]] = {}
+        self.one_process = False
 
     @abstractmethod
     def units(self, upstream: Upstream) -> Sequence[Unit]:
@@ -113,6 +117,13 @@ class Stage(ABC):
         """Facts kept in the manifest (JSON); ``command``: what to type to make this very product."""
         return {}
 
+    def begin(self, folder: Path, jobs: int, progress: Progress) -> None:  # noqa: B027  most stages need nothing
+        """Called before units are run, if there are any to run: makes what all of them read, such as a trained network.
+
+        It keeps what it makes below ``folder``, the product's, under names without ``.tmp`` and ``.h5``; killed at any
+        instant, the next call has to go on. ``jobs``: threads in all.
+        """
+
     def finish(self, product: Product) -> None:  # noqa: B027  most stages have nothing to add
         """Called when all units are done, before the product counts as complete (e.g. to write a summary)."""
 
@@ -122,14 +133,19 @@ class Stage(ABC):
 
 
 class TrainedStage(Stage):
-    """A stage that trains a model: keyed also by the seed of its training and, through ``needs``, by the split."""
+    """A stage that trains a model in ``begin``: keyed also by the seed of its training and, through ``needs``, by the
+    split.
 
-    def __init__(self, params: Params, seed: int) -> None:
-        super().__init__(params)
-        self.seed = seed
+    Attribute ``seed``, to be set before ``identity`` is asked.
+    """
+
+    seed: int
 
     def identity(self, upstream: Upstream) -> Mapping[str, Any]:
         return {"seed": self.seed}
+
+    @abstractmethod
+    def begin(self, folder: Path, jobs: int, progress: Progress) -> None: ...
 
 
 def stage_key(

@@ -64,6 +64,7 @@ def run_stage(handle: DatasetHandle, stage: Stage, *, jobs: int = 1, progress: P
     """
     begun = time.perf_counter()
     upstream = {name: _needed(handle, stage, name) for name in stage.needs}
+    _check_company(handle, stage, upstream)
     upstream |= _offered(handle, stage, progress)
     units = [replace(unit, source=unit.source or _source(stage, unit, upstream)) for unit in stage.units(upstream)]
     params, identity = stage.params.model_dump(mode="json"), stage.identity(upstream)
@@ -93,6 +94,8 @@ def run_stage(handle: DatasetHandle, stage: Stage, *, jobs: int = 1, progress: P
             manifest.write(folder)  # not complete while it is worked on
         handle.update(stage.name, key)
         if fresh:
+            if pending:
+                stage.begin(folder, jobs, progress)
             _run_pending(stage, folder, pending, upstream, jobs, progress)
             product = _loaded(folder)
             stage.finish(product)
@@ -124,6 +127,19 @@ def _offered(handle: DatasetHandle, stage: Stage, progress: Progress) -> dict[st
         elif product is not None:
             found[name] = _needed(handle, stage, name)
     return found
+
+
+def _check_company(handle: DatasetHandle, stage: Stage, upstream: Upstream) -> None:
+    """What is needed has to come from one another: regions of scans that were prepared otherwise fit no point."""
+    for name, product in upstream.items():
+        for other, used in product.manifest.needs.items():
+            there = upstream.get(other)
+            if there is not None and (used["key"] != there.key or used["content"] != there.content):
+                raise Ssl3dError(
+                    f"the product of '{name}' was made from another '{other}' than the current one",
+                    where={"dataset": handle.name},
+                    hint=f"type: {product.manifest.about.get('command') or f'ssl3d {name}'}",
+                )
 
 
 def _source(stage: Stage, unit: Unit, upstream: Upstream) -> str:
@@ -226,7 +242,7 @@ def _run_pending(
     stage: Stage, folder: Path, pending: Sequence[Unit], upstream: Upstream, jobs: int, progress: Progress
 ) -> None:
     folders = {name: product.folder for name, product in upstream.items()}
-    workers = min(jobs, len(pending))
+    workers = 1 if stage.one_process else min(jobs, len(pending))
     if stage.worker_bytes:
         workers = min(workers, 1 + sum(unit.size for unit in pending) // stage.worker_bytes)
     threads = max(1, jobs // max(1, workers))
@@ -235,7 +251,7 @@ def _run_pending(
             type(stage).run,
             unit,
             stage.params,
-            UnitInputs(unit.id, folders, threads),
+            UnitInputs(unit.id, folders, threads, folder),
             folder / f".tmp-{os.getpid()}-{unit.id}",
         )
         for unit in pending

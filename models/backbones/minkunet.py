@@ -124,6 +124,7 @@ class MinkUNet(SparseUNet):
         d1, d2, d3, d4 = (_scaled(w, params.width) for w in DECODER_WIDTHS[params.decoder])
         n = params.blocks
         self.out_channels = d4
+        self.encoder_channels = (stem, e1, e2, e3, e4)
         self.relu = ReLU(inplace=True)
 
         size = params.stem_kernel if params.stem == "conv5" else 3

@@ -24,12 +24,15 @@ class SparseUNet(Backbone):
         stages: the taps that WS3D calls stages 1 to 5: tensor strides 16, 8, 4, 2, 1.
         raw_taps: those that are sums with no batch norm and ReLU after them (pre-activation networks): a head on one
             starts with batch norm and ReLU.
+        encoder_channels: of ``enc0``, ``enc1`` .., for who builds a decoder of its own on them; each level has twice
+            the tensor stride of the one before along every axis. Empty where that is not so.
     """
 
     params: Any
     tap_names: tuple[str, ...]
     stages: tuple[str, ...]
     raw_taps: frozenset[str] = frozenset()
+    encoder_channels: tuple[int, ...] = ()
 
     def norm(self, channels: int) -> BatchNorm:
         """A batch norm with the parameters of this network."""

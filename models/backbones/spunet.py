@@ -176,6 +176,7 @@ class SpUNet(SparseUNet):
 
         block: MakeBlock = ResidualBlock if params.block == "residual" else PlainBlock
         widths = [level * params.m for level in range(1, params.levels + 1)]
+        self.encoder_channels = tuple(widths)
         self.input_conv = nn.Sequential(Convolution(params.in_channels, params.m, 3))
         self.unet = LevelBlock(widths, params.reps, block, self.norm)
         self.output_layer = nn.Sequential(self.norm(params.m), ReLU(inplace=True))

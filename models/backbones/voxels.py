@@ -89,11 +89,18 @@ class Taps(Mapping[str, Level]):
     def __getitem__(self, name: str) -> Level:
         if name not in self._levels:
             tensor = self._tensors[name]
-            manager, finest = self._inputs.sites()
-            rows = manager.parents(finest, tensor.coordinate_map_key)
-            point_to_row = self._inputs.elements.gather(rows, fill=-1)
+            point_to_row = self._inputs.elements.gather(self.finest_to_row(name), fill=-1)
             self._levels[name] = Level(tensor.features, point_to_row, tensor.tensor_stride[0])
         return self._levels[name]
+
+    def tensor(self, name: str) -> SparseTensor:
+        """A level as the sparse tensor that it is, for layers that go on from there."""
+        return self._tensors[name]
+
+    def finest_to_row(self, name: str) -> Tensor:
+        """(M,) int64: the row of a level for each element of the batch."""
+        manager, finest = self._inputs.sites()
+        return manager.parents(finest, self._tensors[name].coordinate_map_key)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)

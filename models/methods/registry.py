@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 GROUP = "ssl3d.methods"
 NOT_METHODS = ("base", "registry")
+OF_STAGES = {"boundary": "ssl3d.models.boundary.method"}
+"""Methods that train a network for a stage: not listed, and not trained by ``ssl3d train``."""
 
 
 def list_methods() -> list[str]:
@@ -35,7 +37,7 @@ def get_method(name: str) -> type[Method]:
     """
     from ssl3d.models.methods.base import Method
 
-    found = _METHODS.load(name)
+    found = (_OF_STAGES if name in OF_STAGES else _METHODS).load(name)
     if not issubclass(found, Method):
         raise UsageError(f"the method {name!r} is no subclass of Method", where={"class": found.__qualname__})
     return found
@@ -48,5 +50,6 @@ def _own() -> dict[str, str]:
 
 
 _METHODS = Registry("method", GROUP, _own)
+_OF_STAGES = Registry("method", GROUP, lambda: OF_STAGES)
 
-__all__ = ["GROUP", "get_method", "list_methods"]
+__all__ = ["GROUP", "OF_STAGES", "get_method", "list_methods"]

@@ -38,7 +38,7 @@ class ScanStage(Stage):
     about. What a dataset wants otherwise than ``Params`` stands in ``defaults`` of its .toml: ``density.radius=0.5``.
     """
 
-    needs = ("prepare",)
+    needs: ClassVar[tuple[str, ...]] = ("prepare",)
     counts = "scan"
     Params: ClassVar[type[AnyParams]]
     kind: ClassVar[str]

@@ -83,7 +83,12 @@ class RunDirectory:
     @classmethod
     def create(cls, workspace: Workspace, config: RunConfig) -> RunDirectory:
         """The folder of a bound config, with ``config.json`` (kept as it is when the run exists)."""
-        run = cls(workspace.runs_dir / config.run_name)
+        return cls.create_at(workspace.runs_dir / config.run_name, config)
+
+    @classmethod
+    def create_at(cls, path: Path, config: RunConfig) -> RunDirectory:
+        """The same in a folder of one's own (of a stage that trains a network)."""
+        run = cls(path)
         with writing(run.path):
             run.path.mkdir(parents=True, exist_ok=True)
             if not run.exists:

@@ -17,7 +17,7 @@ import torch
 
 from ssl3d.data.errors import Ssl3dError, UsageError
 from ssl3d.models.distributed import synchronize_batch_norm
-from ssl3d.models.methods.registry import get_method
+from ssl3d.models.methods.registry import OF_STAGES, get_method
 from ssl3d.models.sparse.backends import check_backend, use_backend
 from ssl3d.pipeline.files import read_json, temporary_files, write_json, writing
 from ssl3d.pipeline.launch import command_words, finish_sentence, launched
@@ -94,6 +94,8 @@ def train(
         InterruptedRun: Ctrl-C or SIGTERM; the checkpoint is written.
         Ssl3dError: diverged, damaged data, full disk, another process trains this run, ...
     """
+    if config is not None and config.method in OF_STAGES:
+        raise UsageError(f"{config.method} is no method to train with", hint=f"type: ssl3d {config.method}")
     compute_device = place(select_device(str(device)), launched())
     if config is not None:  # a command that is wrong leaves no folder
         Compute.choose(compute_device, config.train.precision)
@@ -158,7 +160,48 @@ def _train(
             return run
         live = _with_session_keys(run.config, config)
         return _session(run, live, data, weights, Compute.choose(device, live.train.precision), jobs,
-                        progress, display, command, team)  # fmt: skip
+                        progress, display, command, team, f"ssl3d train --resume {run.name}")  # fmt: skip
+
+
+def train_at(
+    path: Path,
+    config: RunConfig,
+    data: TrainingData,
+    *,
+    device: str | torch.device = "auto",
+    jobs: int = 0,
+    progress: Progress | None = None,
+    display: TrainDisplay | None = None,
+    again: str,
+) -> RunDirectory:
+    """Trains the network of a stage in the folder ``path``, or goes on with it; one process does.
+
+    Args:
+        config: bound to ``data``. A folder with a finished run of another configuration is refused.
+        jobs: threads in all, loader processes included; 0 = as many as this process may use.
+        again: the command that goes on.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        as ``train``.
+    """
+    if launched().size > 1:
+        raise UsageError(
+            f"{config.method} is trained by one process, and {launched().size} were started", hint=f"type: {again}"
+        )
+    chosen = select_device(str(device))
+    compute = Compute.choose(chosen, config.train.precision)
+    check_backend(config.train.sparse_backend, chosen, training=True)
+    run = RunDirectory.create_at(path, config)
+    if run.config.hash != config.hash:
+        raise Ssl3dError("the folder of this run holds another", where={"folder": run.path}, hint="remove it")
+    with run.lock(), team_of(chosen) as team:
+        if run.finished:
+            return run
+        return _session(run, config, data, None, compute, jobs, progress or Silent(), display or NullDisplay(),
+                        again, team, again)  # fmt: skip
 
 
 def _session(
@@ -172,6 +215,7 @@ def _session(
     display: TrainDisplay,
     command: str | None,
     team: Team,
+    again: str,
 ) -> RunDirectory:
     jobs = (jobs or usable_cores()) // team.launch.local_size
     workers, threads = plan_threads(jobs, config.train.workers, compute.device)
@@ -209,7 +253,7 @@ def _session(
             raise InterruptedRun(
                 f"stopped after step {loop.step} of {loop.steps}; the checkpoint is written",
                 where={"run": run.name},
-                hint=f"go on with: ssl3d train --resume {run.name}",
+                hint=f"go on with: {again}",
             ) from None
         except BaseException as error:
             with suppress(Exception):  # what went wrong matters more than that it cannot be noted
@@ -314,4 +358,4 @@ def stop_on_signal(echo: float = 0.0) -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-__all__ = ["InterruptedRun", "load_predictor", "stop_on_signal", "time_split_line", "train"]
+__all__ = ["InterruptedRun", "load_predictor", "stop_on_signal", "time_split_line", "train", "train_at"]

@@ -16,7 +16,7 @@ from ssl3d.models.config import Params
 from ssl3d.pipeline import stage_run as stage_module
 from ssl3d.pipeline.files import digest_value
 from ssl3d.pipeline.product import Entry, FileStamp, JournalWriter, Product, read_journal
-from ssl3d.pipeline.progress import Silent
+from ssl3d.pipeline.progress import Progress, Silent
 from ssl3d.pipeline.stage import Stage, TrainedStage, Unit, UnitInputs, Upstream, stage_key
 from ssl3d.pipeline.stage_run import StageRun, run_stage
 from ssl3d.pipeline.workspace import DatasetHandle, Workspace
@@ -159,18 +159,45 @@ def test_without_what_it_needs_a_stage_says_what_to_run(handle: DatasetHandle) -
     assert "ssl3d numbers" in str(caught.value.hint)
 
 
-def test_a_trained_stage_is_keyed_by_its_seed(handle: DatasetHandle) -> None:
-    class Trained(TrainedStage):
-        name = "trained"
-        version = 1
-        command = "train"
-        units = Numbers.units
-        run = Numbers.run
-        sources = SOURCES
-        size = 0
+class Trained(TrainedStage):
+    """Its model is the seed; every unit reads it."""
 
-    found = [run_stage(handle, Trained(NumbersParams(), seed), progress=Silent()).product.key for seed in (0, 1, 0)]
+    name = "trained"
+    version = 1
+    command = "train"
+    units = Numbers.units
+    sources = SOURCES
+    size = 0
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(Params())
+        self.seed = seed
+        self.begun: list[int] = []
+
+    def begin(self, folder: Path, jobs: int, progress: Progress) -> None:
+        self.begun.append(jobs)
+        (folder / "model.txt").write_text(str(self.seed))
+
+    @staticmethod
+    def run(unit: Unit, params: Any, inputs: UnitInputs, out: Path) -> Mapping[str, Any]:
+        values = [int((inputs.product / "model.txt").read_text())]
+        write_shard(out / f"{unit.id}.numbers.h5", {"offsets": [0, 1], "number": values})
+        return {"value": values[0]}
+
+
+def test_a_trained_stage_is_keyed_by_its_seed(handle: DatasetHandle) -> None:
+    found = [run_stage(handle, Trained(seed), progress=Silent()).product.key for seed in (0, 1, 0)]
     assert found[0] == found[2] != found[1]
+
+
+def test_what_units_share_is_made_once_before_them(handle: DatasetHandle) -> None:
+    stage = Trained(7)
+    product = run_stage(handle, stage, jobs=2, progress=Silent()).product
+    assert stage.begun == [2] and {entry.info["value"] for entry in product.done.values()} == {7}
+    run_stage(handle, stage, progress=Silent())
+    assert stage.begun == [2]  # nothing was pending
+    next(product.folder.glob("*.h5")).unlink()
+    assert len(run_stage(handle, stage, progress=Silent()).fresh) == 1 and stage.begun == [2, 1]
 
 
 def test_bad_units_do_not_stop_the_others(handle: DatasetHandle) -> None:

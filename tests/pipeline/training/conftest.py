@@ -6,12 +6,17 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from ssl3d.models.config import Params
+from ssl3d.pipeline.stage import Unit, UnitInputs
+from ssl3d.pipeline.stage_run import StageRun
+from ssl3d.pipeline.stages.per_scan import ScanStage, run_on, write_lists, write_points
 from ssl3d.pipeline.stages.prepare import PrepareParams, prepare
 from ssl3d.pipeline.stages.split import SplitParams, split
 from ssl3d.pipeline.workspace import Workspace
@@ -105,3 +110,43 @@ def own(prepared: Path, tmp_path: Path) -> Workspace:
     """A workspace with shards of one's own, to be changed."""
     shutil.copytree(prepared, tmp_path / "own", ignore=shutil.ignore_patterns("runs"))
     return Workspace.open(tmp_path / "own")
+
+
+class CubesParams(Params):
+    size: float = 10.0
+
+
+class Cubes(ScanStage):
+    """Regions as ``oversegment`` stores them: cubes, of which those are adjacent whose numbers follow each other."""
+
+    name = "oversegment"
+    version = 1
+    command = "ssl3d oversegment"
+    kind = "regions"
+    Params = CubesParams
+
+    @staticmethod
+    def run(unit: Unit, params: Any, inputs: UnitInputs, out: Path) -> Mapping[str, Any]:
+        shard = inputs.shard("prepare", "points")
+        regions, pairs = [], []
+        for position in range(len(shard)):
+            cells = np.floor(shard.read("points", position) / params.size)
+            ids = np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int32)
+            ids[:5] = -1
+            count = int(ids.max(initial=-1)) + 1
+            regions.append({"region_id": ids})
+            first = np.arange(max(0, count - 1), dtype=np.int32)
+            pairs.append({"region_adj": np.stack([first, first + 1], axis=1)})
+        write_points(out / f"{unit.id}.regions.h5", shard, regions, {})
+        write_lists(out / f"{unit.id}.adjacency.h5", pairs, {})
+        return {}
+
+
+@pytest.fixture
+def cubes() -> Callable[..., StageRun]:
+    """``cubes(space, size=10.0)``: the product of a stage ``oversegment`` whose regions are simple."""
+
+    def make(space: Workspace, size: float = 10.0) -> StageRun:
+        return run_on(space, lambda data: Cubes(CubesParams(size=size), data))
+
+    return make

@@ -9,10 +9,11 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,11 @@ from ssl3d.data.errors import DataError
 from ssl3d.data.scan import IGNORE
 from ssl3d.data.store import ShardReader, write_shard
 from ssl3d.pipeline.dataset import PreparedDataset
-from ssl3d.pipeline.product import remember, stamp_file
+from ssl3d.pipeline.product import Product, remember, stamp_file
 from ssl3d.pipeline.splits import find_split
+from ssl3d.pipeline.stage_run import StageRun
+from ssl3d.pipeline.stages.boundary import BoundaryStage
+from ssl3d.pipeline.stages.per_scan import run_on
 from ssl3d.pipeline.stages.split import SplitParams, split
 from ssl3d.pipeline.training import checkpoint
 from ssl3d.pipeline.training.config import resolve
@@ -147,6 +151,26 @@ def test_predicting_the_training_set_opens_no_hidden_label(own: Workspace, regim
     assert not kinds(opened) & {"labels", "scribbles", ".label"}
 
 
+def learn_boundaries(space: Workspace) -> Product:
+    """The product of ``boundary``."""
+    words: dict[str, Any] = {"backbone": "spunet-micro", "steps": 3, "device": "cpu"}
+    settings = ["backbone.m=4", "backbone.voxel_size=1.0", "boundary.radius=4", "train.workers=0"]
+    return run_on(space, lambda data: BoundaryStage.of(data, settings, **words)).product
+
+
+@pytest.mark.parametrize("regime", list(REGIMES))
+def test_learning_and_predicting_boundaries_opens_no_hidden_label(
+    own: Workspace, cubes: Callable[[Workspace], StageRun], regime: str
+) -> None:
+    split(own, REGIMES[regime])
+    cubes(own)
+    with watching(own) as files:
+        assert learn_boundaries(own).complete
+        opened = files.read()
+    assert {"points", "visible"} <= kinds(opened)
+    assert not kinds(opened) & {"labels", "scribbles", ".label"}
+
+
 # ---------------------------------------------------------------- what hidden labels are
 
 
@@ -201,6 +225,22 @@ def test_scrambled_hidden_labels_change_no_bit_of_the_weights(own: Workspace, tm
     for method in methods:
         after = weights(told, method)
         assert all(torch.equal(value, after[name]) for name, value in before[method].items()), method
+
+
+@pytest.mark.parametrize("regime", list(REGIMES))
+def test_scrambled_hidden_labels_change_no_boundary(
+    own: Workspace, tmp_path: Path, cubes: Callable[[Workspace], StageRun], regime: str
+) -> None:
+    split(own, REGIMES[regime])
+    cubes(own)
+    shutil.copytree(own.root, tmp_path / "told", ignore=shutil.ignore_patterns("runs"))
+    told = Workspace.open(tmp_path / "told")
+    assert scramble(told, hidden=True, remembered=False) > 2500
+    one, other = learn_boundaries(own), learn_boundaries(told)
+    assert one.key == other.key and one.done.keys() == other.done.keys()
+    for unit, entry in one.done.items():
+        stamps = {name: stamp.digest for name, stamp in entry.files.items()}
+        assert stamps == {name: stamp.digest for name, stamp in other.done[unit].files.items()} and stamps
 
 
 def test_labels_that_were_prepared_otherwise_after_the_split_are_refused(own: Workspace) -> None:
