@@ -12,9 +12,11 @@ from typing import Literal
 
 from ssl3d.pipeline.product import Product
 from ssl3d.pipeline.stage import Stage
+from ssl3d.pipeline.stages.boundary import BoundaryStage
 from ssl3d.pipeline.stages.caption import CaptionStage
 from ssl3d.pipeline.stages.density import DensityStage
 from ssl3d.pipeline.stages.embed import EmbedStage
+from ssl3d.pipeline.stages.oversegment import OversegmentStage
 from ssl3d.pipeline.stages.pair import PairStage
 from ssl3d.pipeline.stages.prepare import PrepareStage
 from ssl3d.pipeline.stages.split import SplitStage
@@ -38,6 +40,8 @@ register(PrepareStage)
 register(SplitStage)
 register(SubsampleStage)
 register(DensityStage)
+register(OversegmentStage)
+register(BoundaryStage)
 register(CaptionStage)
 register(EmbedStage)
 register(PairStage)

@@ -71,6 +71,7 @@ class Stage(ABC):
     ``optional``, names of stages whose products it uses where they are complete (its own is stale once they come);
     ``counts``, what a unit of progress is called; ``command``, how a user runs it; ``summary``, the JSON file that
     ``finish`` writes; ``extras``, the kinds of its files whose per-point arrays methods read from ``View.extras``;
+    ``lists``, the kinds whose arrays, of any length per scan, methods read from ``View.scan``;
     ``worker_bytes``, how much a worker process has to write to be worth its start (for stages whose work is mostly
     copying). Attributes: ``reads``, the kinds of files that it reads of a needed stage (default: all;
     decides what makes a unit stale); ``one_process``, whether its units share something that processes cannot (a GPU).
@@ -84,6 +85,7 @@ class Stage(ABC):
     command: ClassVar[str]
     summary: ClassVar[str | None] = None
     extras: ClassVar[tuple[str, ...]] = ()
+    lists: ClassVar[tuple[str, ...]] = ()
     worker_bytes: ClassVar[int] = 0
 
     def __init__(self, params: Params) -> None:

@@ -28,6 +28,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Before training": {
         "density": "Count the neighbors of every point within a radius.",
         "subsample": "Thin scans on a grid, for backbones that work on points.",
+        "oversegment": "Cut scans into regions of one surface each.",
         "boundary": "Learn where classes meet, and predict it for every scan.",
         "caption": "Say what the images of scans show, as a whole and thing by thing.",
         "embed": "Turn the texts of captions into vectors.",

@@ -53,17 +53,9 @@ def grid_subsample(points: npt.NDArray[np.floating[Any]], size: float) -> Subsam
     Raises:
         ValueError: the size is not above 0, or far too small for the extent of the points.
     """
-    if not (np.isfinite(size) and size > 0):
-        raise ValueError(f"a grid of {size} m")
-    cells = Cells.of(points, size, aligned=True)
-    cell = np.full(len(points), -1, np.int32)
-    owner = np.repeat(np.arange(len(cells), dtype=np.int32), np.diff(cells.start))
-    cell[cells.rows] = owner
+    means, cell = cell_means(points, size)
     finite = np.flatnonzero(cell >= 0)
-    sums, counts = np.zeros((len(cells), 3)), np.zeros(len(cells), np.int64)
-    _add(cell[finite], np.asarray(points[finite], np.float64), sums, counts)
-    means = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
-    row = np.full(len(cells), -1, np.int32)
+    row = np.full(len(means), -1, np.int32)
     _closest(cell, np.asarray(points, np.float64), means.astype(np.float64), row)
     nearest = np.full(len(points), -1, np.int32)
     if len(means):
@@ -71,6 +63,19 @@ def grid_subsample(points: npt.NDArray[np.floating[Any]], size: float) -> Subsam
 
         nearest[finite] = KDTree(means).query(np.asarray(points[finite], np.float32), k=1)[1]
     return Subsampled(means, cell, nearest, row)
+
+
+def cell_means(points: npt.NDArray[np.floating[Any]], size: float) -> tuple[npt.NDArray[np.float32], I32]:
+    """``points`` and ``cell`` of ``grid_subsample`` alone. ValueError as there."""
+    if not (np.isfinite(size) and size > 0):
+        raise ValueError(f"a grid of {size} m")
+    cells = Cells.of(points, size, aligned=True)
+    cell = np.full(len(points), -1, np.int32)
+    cell[cells.rows] = np.repeat(np.arange(len(cells), dtype=np.int32), np.diff(cells.start))
+    finite = np.flatnonzero(cell >= 0)
+    sums, counts = np.zeros((len(cells), 3)), np.zeros(len(cells), np.int64)
+    _add(cell[finite], np.asarray(points[finite], np.float64), sums, counts)
+    return (sums / np.maximum(counts, 1)[:, None]).astype(np.float32), cell
 
 
 @numba.njit(cache=True, nogil=True)

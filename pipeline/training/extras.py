@@ -81,6 +81,20 @@ class StageExtras:
         return reader.read_many(names, int(self._places.position[index])) if names else {}
 
 
+class StageLists:
+    """A stage's lists of any length per scan, ``<unit>.<kind>.h5``: every array of them is a fact of the scan."""
+
+    def __init__(self, folder: Path, kind: str, places: Places) -> None:
+        self._shards, self._places = Shards(str(folder), kind), places
+
+    def arrays(self, index: int) -> Arrays:
+        return {}
+
+    def facts(self, index: int) -> Arrays:
+        reader = self._shards[self._places.units[self._places.unit[index]]]
+        return reader.read_many(reader.names, int(self._places.position[index]))
+
+
 class KeptPredictions:
     """What ``predict_train`` has kept of some scans of each unit: ``scan_index`` says which."""
 
@@ -105,14 +119,14 @@ class KeptPredictions:
 
 def stage_extras(
     handle: DatasetHandle, needs: Iterable[str], places: Places
-) -> tuple[dict[str, str], list[StageExtras]]:
+) -> tuple[dict[str, str], list[ExtraSource]]:
     """The products of the stages ``needs``: their keys by stage, and where to read them.
 
     Raises:
         UsageError: a stage is unknown, has not been run, or was interrupted; says what to type.
     """
     keys: dict[str, str] = {}
-    found: list[StageExtras] = []
+    found: list[ExtraSource] = []
     for name in needs:
         stage, product = STAGES.get(name), handle.product(name)
         if stage is None or product is None or not product.complete:
@@ -121,9 +135,10 @@ def stage_extras(
                 where={"dataset": handle.name},
                 hint=f"type: {stage.command}" if stage else f"no stage of this name is installed: {', '.join(STAGES)}",
             )
-        product.trust(stage.extras)
+        product.trust((*stage.extras, *stage.lists))
         keys[name] = product.key
         found += [StageExtras(product.folder, kind, places) for kind in stage.extras]
+        found += [StageLists(product.folder, kind, places) for kind in stage.lists]
     return keys, found
 
 
@@ -138,6 +153,7 @@ __all__ = [
     "ExtraSource",
     "KeptPredictions",
     "StageExtras",
+    "StageLists",
     "ViewSource",
     "stage_extras",
     "with_extras",

@@ -30,3 +30,10 @@ def test_rows_of_density(tmp_path: Path) -> None:
     assert len(rows) == 4
     for row in rows:
         assert row["ratio"] == pytest.approx(row["theirs"] / row["ours"]) and row["ours"] > 0
+
+
+@pytest.mark.slow
+def test_rows_of_oversegment(tmp_path: Path) -> None:
+    rows = get_part("oversegment")(tmp_path, jobs=1, quick=True)
+    assert len(rows) == 12
+    assert all(row["ratio"] > 1 for row in rows if row["rival"].startswith("bar of"))  # quality does not depend on load

@@ -63,3 +63,28 @@ def test_what_is_refused(prepared: Path, ssl3d: Run, stage: str) -> None:
 def test_without_anything_prepared(ssl3d: Run) -> None:
     answer = ssl3d("density")
     assert answer.code == 2 and "ssl3d prepare" in answer.err
+
+
+def test_oversegment_prints_draws_and_is_cached(prepared: Path, ssl3d: Run) -> None:
+    words = ("oversegment", "--set", "reach=4", "--set", "oversegment.extent=none")
+    first = ssl3d(*words, "--preview", "first", "--out", "look.png")
+    assert first.code == 0 and "region-growing" in first.out and "no visible labels" in first.out, first.err
+    with Image.open(prepared / "look.png") as picture:
+        assert picture.size[0] == 1600 and len(picture.convert("RGB").getcolors(1 << 24) or ()) > 20
+    assert ssl3d("split", "--ratio", "50%").code == 0
+    again = ssl3d(*words)
+    assert "purity 100%" in again.out and "1 of 1 units" in again.err, again.out
+    other = ssl3d("oversegment", "--algorithm", "felzenszwalb")
+    assert other.code == 0 and "felzenszwalb" in other.out and "oversegment" in ssl3d("status").out
+
+
+def test_keys_of_oversegment(prepared: Path, ssl3d: Run) -> None:
+    answer = ssl3d("oversegment", "--list-keys", "--set", "angle=3.25")
+    assert answer.code == 0 and "3.25" in answer.out and "normal_neighbors" in answer.out
+    for words, message in (
+        (("--set", "angel=3"), "angle"),
+        (("--algorithm", "shipped"), "without segments"),
+        (("--algorithm", "slic"), "felzenszwalb"),
+    ):
+        refused = ssl3d("oversegment", *words)
+        assert refused.code == 2 and message in refused.err, refused.err
