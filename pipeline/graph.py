@@ -12,6 +12,7 @@ from typing import Literal
 
 from ssl3d.pipeline.product import Product
 from ssl3d.pipeline.stage import Stage
+from ssl3d.pipeline.stages.boundary import BoundaryStage
 from ssl3d.pipeline.stages.caption import CaptionStage
 from ssl3d.pipeline.stages.density import DensityStage
 from ssl3d.pipeline.stages.embed import EmbedStage
@@ -40,6 +41,7 @@ register(SplitStage)
 register(SubsampleStage)
 register(DensityStage)
 register(OversegmentStage)
+register(BoundaryStage)
 register(CaptionStage)
 register(EmbedStage)
 register(PairStage)
