@@ -7,7 +7,7 @@ no lock, so scans can be searched side by side (pykdtree starts OpenMP's threads
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -230,3 +230,78 @@ def _search(
         farthest = near[k - 1] if have == k and k > 1 else np.inf
         for place in range(have):
             found[own, place] = rows[place]
+
+
+def nearest_in(tree: Tree, places: npt.NDArray[np.floating[Any]], k: int, *, threads: int = 1) -> tuple[Rows, Floats]:
+    """The ``k`` points of the tree nearest to any places, equal distances by row.
+
+    Args:
+        places: (q, 3) meters.
+        threads: how many share the work; the result is the same.
+
+    Returns:
+        (q, k) int32 rows of the cloud, -1 where there are fewer than ``k`` and for places that are not finite; and
+        (q, k) float32 distances in meters, infinite there.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    found, distance = np.full((len(places), k), -1, np.int32), np.full((len(places), k), np.inf, np.float32)
+    at = np.ascontiguousarray(places, np.float64)
+    count = len(at) if len(tree.order) else 0
+    blocks = range(0, count, _BLOCK)
+    in_threads(lambda b: _search_places(*tree, at[b : b + _BLOCK], found[b:], distance[b:]), blocks, threads)
+    return found, distance
+
+
+@njit(cache=True, nogil=True)
+def _search_places(
+    points: Floats,
+    order: Rows,
+    box: Floats,
+    first: Rows,
+    begin: Rows,
+    end: Rows,
+    left: Rows,
+    places: npt.NDArray[np.float64],
+    found: Rows,
+    distance: Floats,
+) -> None:
+    k = found.shape[1]
+    near = np.empty(k, np.float64)
+    stack, bound = np.empty(_STACK, np.int32), np.empty(_STACK, np.float64)
+    for q in range(len(places)):
+        x, y, z = places[q]
+        if not (np.isfinite(x) and np.isfinite(y) and np.isfinite(z)):
+            continue
+        rows = found[q]
+        have = 0
+        stack[0], bound[0], depth = 0, 0.0, 1
+        while depth:
+            depth -= 1
+            node = stack[depth]
+            if have == k and (
+                bound[depth] > near[k - 1] or (bound[depth] == near[k - 1] and first[node] > rows[k - 1])
+            ):
+                continue
+            while left[node]:
+                a = left[node]
+                b = a + 1
+                da, db = _outside(box, a, x, y, z), _outside(box, b, x, y, z)
+                if db < da:
+                    a, b, da, db = b, a, db, da
+                stack[depth], bound[depth] = b, db
+                depth += 1
+                node = a
+            for other in range(begin[node], end[node]):
+                dx, dy, dz = points[other, 0] - x, points[other, 1] - y, points[other, 2] - z
+                square, row = dx * dx + dy * dy + dz * dz, order[other]
+                if have == k and (square > near[k - 1] or (square == near[k - 1] and row > rows[k - 1])):
+                    continue
+                place = min(have, k - 1)
+                have = min(have + 1, k)
+                while place and (square < near[place - 1] or (square == near[place - 1] and row < rows[place - 1])):
+                    near[place], rows[place] = near[place - 1], rows[place - 1]
+                    place -= 1
+                near[place], rows[place] = square, row
+        for i in range(have):
+            distance[q, i] = np.sqrt(near[i])

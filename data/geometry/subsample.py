@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl3d.data.geometry.cells import Cells
+from ssl3d.data.geometry.neighbors import Tree, build_tree, nearest_in
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -25,12 +26,14 @@ class Subsampled:
         cell: (n,) int32, which of them each original point belongs to; -1 where it has NaN or infinity.
         nearest: (n,) int32, which of them is nearest to each original point: predictions go back along it. -1 as above.
         row: (m,) int32, the original point nearest to the mean of its cell (the lowest on ties).
+        tree: over ``points``.
     """
 
     points: npt.NDArray[np.float32]
     cell: I32
     nearest: I32
     row: I32
+    tree: Tree
 
     def mean(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Means over cells of per-point ``values`` (n, ...), (m, ...) of the same type; whole numbers are rounded."""
@@ -43,26 +46,23 @@ class Subsampled:
         return means.reshape(len(self.points), *values.shape[1:]).astype(values.dtype)
 
 
-def grid_subsample(points: npt.NDArray[np.floating[Any]], size: float) -> Subsampled:
+def grid_subsample(points: npt.NDArray[np.floating[Any]], size: float, threads: int = 1) -> Subsampled:
     """One point a cell of a grid whose corner is ``floor(min / size) * size``.
 
     Args:
         points: (n, 3) meters.
         size: side of a cell in meters, above 0.
+        threads: of the search for nearest points; the result is the same.
 
     Raises:
         ValueError: the size is not above 0, or far too small for the extent of the points.
     """
     means, cell = cell_means(points, size)
-    finite = np.flatnonzero(cell >= 0)
     row = np.full(len(means), -1, np.int32)
     _closest(cell, np.asarray(points, np.float64), means.astype(np.float64), row)
-    nearest = np.full(len(points), -1, np.int32)
-    if len(means):
-        from pykdtree.kdtree import KDTree
-
-        nearest[finite] = KDTree(means).query(np.asarray(points[finite], np.float32), k=1)[1]
-    return Subsampled(means, cell, nearest, row)
+    tree = build_tree(means)
+    nearest = nearest_in(tree, points, 1, threads=threads)[0][:, 0]
+    return Subsampled(means, cell, nearest, row, tree)
 
 
 def cell_means(points: npt.NDArray[np.floating[Any]], size: float) -> tuple[npt.NDArray[np.float32], I32]:

@@ -14,11 +14,14 @@ from ssl3d.pipeline.stage import Unit, UnitInputs
 from ssl3d.pipeline.stages.per_scan import ScanStage, per_scan, write_lists, write_points
 
 if TYPE_CHECKING:
+    from ssl3d.data.geometry.neighbors import Tree
     from ssl3d.data.scan import View
     from ssl3d.pipeline.dataset import ScanRef
 
 MEASURED = ("intensity", "color", "normal")
 """Per-point arrays whose means over cells are kept."""
+NODES = ("box", "first", "begin", "end", "left")
+"""Of a ``Tree``; its other arrays belong to points."""
 
 
 class SubsampleParams(Params):
@@ -28,14 +31,15 @@ class SubsampleParams(Params):
 
 
 class SubsampleStage(ScanStage):
-    """Two files a unit.
+    """Three files a unit.
 
     - ``<unit>.thinned.h5``, with offsets of its own: ``points`` (m, 3) float32, ``row`` (m,) int32 (the original point
-      that stands for each) and the means of intensity, color, normal, where the dataset has them;
+      that stands for each) and the means of intensity, color, normal, where the dataset has them; ``order`` (m,) int32
+      of the tree;
+    - ``<unit>.tree.h5``, with offsets of its own: the nodes of a k-d tree over the thinned points, see ``Tree``;
     - ``<unit>.projection.h5``, per original point: ``cell`` and ``nearest`` int32, see ``Subsampled``.
 
-    No labels: which labels may be seen is the split's to say, and ``ElementMap`` reduces them by ``cell``. No search
-    tree either: building one takes a few milliseconds, less than loading one would (``bench stages --only subsample``).
+    No labels: which labels may be seen is the split's to say, and ``ElementMap`` reduces them by ``cell``.
     """
 
     name = "subsample"
@@ -57,16 +61,18 @@ class SubsampleStage(ScanStage):
 
         def thin(position: int, threads: int) -> Mapping[str, Any]:
             read = points.read_many(["points", *names], position)
-            found = grid_subsample(read["points"], params.grid)
+            found = grid_subsample(read["points"], params.grid, threads)
             means = {name: found.mean(read[name]) for name in names}
             return {
-                "thinned": {"points": found.points, "row": found.row, **means},
+                "thinned": {"points": found.points, "row": found.row, "order": found.tree.order, **means},
+                "tree": {name: getattr(found.tree, name) for name in NODES},
                 "projection": {"cell": found.cell, "nearest": found.nearest},
             }
 
         scans = per_scan(points, inputs, thin)
         attrs = {"grid": params.grid}
-        write_lists(out / f"{unit.id}.thinned.h5", [scan["thinned"] for scan in scans], attrs)
+        for kind in ("thinned", "tree"):
+            write_lists(out / f"{unit.id}.{kind}.h5", [scan[kind] for scan in scans], attrs)
         write_points(out / f"{unit.id}.projection.h5", points, [scan["projection"] for scan in scans], attrs)
         return {"kept": [len(scan["thinned"]["row"]) for scan in scans]}
 
@@ -87,3 +93,13 @@ def thinned_view(product: Product, scan: ScanRef) -> View:
     rows = np.stack([np.full(len(read["row"]), scan.index, np.int64), read["row"].astype(np.int64)], axis=1)
     label = np.full(len(rows), IGNORE, np.uint8)
     return View(read["points"], scan_features(read), rows, label, scan={"scan_id": scan.scan_id})
+
+
+def thinned_tree(product: Product, scan: ScanRef) -> Tree:
+    """The k-d tree over the points of ``thinned_view``, as it was stored: nothing is built."""
+    from ssl3d.data.geometry.neighbors import Tree
+    from ssl3d.data.store import ShardReader
+
+    points = ShardReader(product.folder / f"{scan.unit}.thinned.h5").read_many(["points", "order"], scan.position)
+    nodes = ShardReader(product.folder / f"{scan.unit}.tree.h5").read_many(NODES, scan.position)
+    return Tree(points=points["points"][points["order"]], order=points["order"], **nodes)

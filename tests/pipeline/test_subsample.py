@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssl3d.data.geometry.neighbors import nearest_in
 from ssl3d.data.geometry.subsample import grid_subsample
 from ssl3d.data.scan import IGNORE
 from ssl3d.pipeline.dataset import Places, PreparedDataset
 from ssl3d.pipeline.stages.per_scan import run_on
-from ssl3d.pipeline.stages.subsample import SubsampleStage, thinned_view
+from ssl3d.pipeline.stages.subsample import SubsampleStage, thinned_tree, thinned_view
 from ssl3d.pipeline.training.extras import stage_extras, with_extras
 from ssl3d.pipeline.workspace import Workspace
 
@@ -28,6 +29,8 @@ def test_a_thinned_scan_and_the_way_back(made: Workspace) -> None:
         assert (small.rows[:, 0] == scan.index).all() and small.rows[:, 1].tolist() == expected.row.tolist()
         np.testing.assert_allclose(small.features["intensity"], expected.mean(view.features["intensity"]))
         assert (small.label == IGNORE).all()
+        nearest, distance = nearest_in(thinned_tree(product, scan), view.points, 1)
+        assert nearest[:, 0].tolist() == view.extras["nearest"].tolist() and np.isfinite(distance).all()
         thinned += len(view) - len(small)
     assert thinned > 0
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl3d.data.geometry.neighbors import nearest_neighbors
+from ssl3d.data.geometry.neighbors import build_tree, nearest_in, nearest_neighbors
 
 
 def by_brute_force(points: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int32]:
@@ -67,3 +67,29 @@ def test_too_few_points() -> None:
     assert nearest_neighbors(np.zeros((1, 3), np.float32), 2).tolist() == [[0, -1]]
     with pytest.raises(ValueError, match="at least 1"):
         nearest_neighbors(np.zeros((1, 3), np.float32), 0)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_nearest_to_any_places_equals_a_sort(threads: int) -> None:
+    rng = np.random.default_rng(5)
+    points = rng.integers(0, 6, (700, 3)).astype(np.float32)  # many equal distances
+    points[3] = np.nan
+    places = np.concatenate([rng.uniform(-2, 8, (60, 3)), points[:40], [[np.inf, 0, 0]]])
+    rows, distance = nearest_in(build_tree(points), places, 9, threads=threads)
+    for place, found, far in zip(places, rows, distance, strict=True):
+        if not np.isfinite(place).all():
+            assert set(found.tolist()) == {-1} and np.isinf(far).all()
+            continue
+        squares = ((points.astype(np.float64) - place) ** 2).sum(axis=1)
+        squares[3] = np.inf
+        best = np.lexsort((np.arange(len(points)), squares))[:9]
+        assert found.tolist() == best.tolist()
+        np.testing.assert_allclose(far, np.sqrt(squares[best]), rtol=1e-6)
+
+
+def test_fewer_points_than_asked_for() -> None:
+    rows, distance = nearest_in(build_tree(np.zeros((2, 3), np.float32)), np.ones((1, 3)), 4)
+    assert rows.tolist() == [[0, 1, -1, -1]] and np.isinf(distance[0, 2:]).all()
+    assert nearest_in(build_tree(np.zeros((0, 3), np.float32)), np.ones((1, 3)), 1)[0].tolist() == [[-1]]
+    with pytest.raises(ValueError, match="k must"):
+        nearest_in(build_tree(np.zeros((2, 3), np.float32)), np.ones((1, 3)), 0)
