@@ -120,6 +120,21 @@ def subject_of(run: RunDirectory, weights: Weights = "auto", passes: Passes | No
     )
 
 
+class Datasets:
+    """``dataset_of`` for many runs; what several of them share is read once."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._known: dict[tuple[object, ...], PreparedDataset] = {}
+
+    def of(self, run: RunDirectory) -> PreparedDataset:
+        data, split = run.config.data, run.config.split
+        key = (data.name, data.key, data.protocol, split and split.val)
+        if key not in self._known:
+            self._known[key] = dataset_of(self._workspace, run)
+        return self._known[key]
+
+
 def dataset_of(workspace: Workspace, run: RunDirectory) -> PreparedDataset:
     """The scans that a run was trained on, with the same ones for validation.
 
