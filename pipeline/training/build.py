@@ -92,6 +92,7 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None, need
             classes=tuple(prepared.spec.classes),
             protocol=prepared.protocol,
             stages=stages,
+            version=prepared.version,
         ),
         split=SplitRef(
             name=name,
