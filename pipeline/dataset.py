@@ -105,6 +105,11 @@ class PreparedDataset:
         return replace(spec, splits={name: tuple(g for g, subset in now if subset == name) for name in spec.splits})
 
     @property
+    def version(self) -> str:
+        """The ``--version`` that it was prepared with."""
+        return str(self.product.manifest.params.get("version", ""))
+
+    @property
     def protocol(self) -> str:
         """Name of the protocol of its numbers, which says what is for validation where the field disagrees."""
         from ssl3d.pipeline.evaluation.protocols import protocol_of

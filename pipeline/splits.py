@@ -160,14 +160,17 @@ def split_hash(
     return digest_value(parts)
 
 
-def find_split(handle: DatasetHandle, which: str | None = None) -> SplitResult:
+def find_split(handle: DatasetHandle, which: str | None = None, prepared: Product | None = None) -> SplitResult:
     """The current split of a dataset, or the one with this name, hash or key (or the beginning of these two).
+
+    Args:
+        prepared: the scans that it has to fit; None: the current ones.
 
     Raises:
         UsageError: there is none, or several fit.
         DataError: it was interrupted, or it was made from another prepared product than the current one.
     """
-    prepared = handle.product("prepare")
+    prepared = prepared or handle.product("prepare")
     if which is None:
         product = handle.product("split")
         if product is None:

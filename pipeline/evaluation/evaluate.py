@@ -100,7 +100,7 @@ def subset_scans(dataset: PreparedDataset, subject: Subject, subset: str) -> lis
         return dataset.subset(subset)
     where = {"run": subject.run, "split": subject.split}
     try:
-        held = find_split(dataset.handle, subject.split_hash).holdout if subject.split_hash else ()
+        held = find_split(dataset.handle, subject.split_hash, dataset.product).holdout if subject.split_hash else ()
     except UsageError as error:
         raise UsageError(
             "the split that the run was trained on cannot be found: which scans it held out is not known",

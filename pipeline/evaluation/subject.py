@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ssl3d.data.errors import DataError
 from ssl3d.pipeline.dataset import PreparedDataset
 from ssl3d.pipeline.evaluation.passes import Passes
+from ssl3d.pipeline.evaluation.protocols import PROTOCOLS
 from ssl3d.pipeline.evaluation.result import display_name
 from ssl3d.pipeline.files import digest_file
 from ssl3d.pipeline.machine import usable_cores
@@ -20,6 +21,7 @@ from ssl3d.pipeline.workspace import Workspace, ensure_numba_cache
 if TYPE_CHECKING:
     from ssl3d.models.backbones.base import Segmenter
     from ssl3d.pipeline.evaluation.predictor import Predictor
+    from ssl3d.pipeline.training.config import DatasetRef
     from ssl3d.pipeline.training.run import RunDirectory
     from ssl3d.pipeline.training.weights import Resolved, Weights
 
@@ -120,6 +122,21 @@ def subject_of(run: RunDirectory, weights: Weights = "auto", passes: Passes | No
     )
 
 
+class Datasets:
+    """``dataset_of`` for many runs; what several of them share is read once."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._known: dict[tuple[object, ...], PreparedDataset] = {}
+
+    def of(self, run: RunDirectory) -> PreparedDataset:
+        data, split = run.config.data, run.config.split
+        key = (data.name, data.key, data.protocol, split and split.val)
+        if key not in self._known:
+            self._known[key] = dataset_of(self._workspace, run)
+        return self._known[key]
+
+
 def dataset_of(workspace: Workspace, run: RunDirectory) -> PreparedDataset:
     """The scans that a run was trained on, with the same ones for validation.
 
@@ -135,13 +152,23 @@ def dataset_of(workspace: Workspace, run: RunDirectory) -> PreparedDataset:
     divided = [product and product.manifest.params.get("version") for product in (current, own)]
     key = own.key if own is not None and own.complete and divided[0] != divided[1] else None
     dataset = PreparedDataset(handle, key=key, val=config.split.val if config.split is not None else ())
-    if own is None and dataset.protocol != config.data.protocol:
+    if own is None and not _held_out_alike(dataset, config.data):
         raise DataError(
             "the run was trained with other scans for validation than the dataset has now",
-            where={"run": run.name, "its protocol": config.data.protocol, "that of the dataset": dataset.protocol},
+            where={
+                "run": run.name,
+                "trained": f"version '{config.data.version or ''}', protocol {config.data.protocol}",
+                "prepared now": f"version '{dataset.version}', protocol {dataset.protocol}",
+            },
             hint="prepare the dataset with the --version that the run was trained on",
         )
     return dataset
+
+
+def _held_out_alike(dataset: PreparedDataset, data: DatasetRef) -> bool:
+    """Whether a dataset has the scans for validation that a run has not seen, as far as names tell."""
+    named = PROTOCOLS[dataset.protocol].held != ()
+    return dataset.protocol == data.protocol and (named or data.version in (None, dataset.version))
 
 
 def predicting(

@@ -65,10 +65,10 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None, need
     """
     from ssl3d.pipeline.splits import find_split
 
-    handle = workspace.dataset(dataset)
-    PreparedDataset(handle)  # what is not prepared is said before what is not split
-    found = find_split(handle, split)
-    prepared = PreparedDataset(handle, val=found.val)
+    prepared = PreparedDataset(workspace.dataset(dataset))
+    found = find_split(prepared.handle, split)
+    if found.val:
+        prepared = PreparedDataset(prepared.handle, val=found.val)
     visible = prepared.visible(found)
     if not len(visible.labelled):
         raise UsageError(
@@ -92,6 +92,7 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None, need
             classes=tuple(prepared.spec.classes),
             protocol=prepared.protocol,
             stages=stages,
+            version=prepared.version,
         ),
         split=SplitRef(
             name=name,

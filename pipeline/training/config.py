@@ -93,13 +93,15 @@ NOT_IN_HASH = ("sparse_backend", "workers", "log_every", "checkpoint_every", "ch
 
 class DatasetRef(Params):
     """The prepared data of a run: name, key of the product, class names in the order of their ids, the protocol that
-    its scores are computed by, and the keys of the products of other stages that the method reads."""
+    its scores are computed by, the keys of the products of other stages that the method reads, and the ``--version`` it
+    was prepared with (none: not noted)."""
 
     name: str
     key: str
     classes: tuple[str, ...]
     protocol: str
     stages: dict[str, str] = Field(default_factory=dict)
+    version: str | None = None
 
 
 class SplitRef(Params):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ssl3d.pipeline.evaluation.passes import Passes
     from ssl3d.pipeline.evaluation.report import Report
     from ssl3d.pipeline.evaluation.result import EvalResult
+    from ssl3d.pipeline.evaluation.subject import Datasets
     from ssl3d.pipeline.training.run import RunDirectory
     from ssl3d.pipeline.workspace import Workspace
 
@@ -131,6 +132,7 @@ def choose_runs(
 ) -> list[RunDirectory]:
     """The named runs, or every finished run of a dataset (default: the one prepared last) that can be scored so."""
     from ssl3d.pipeline.dataset import PreparedDataset
+    from ssl3d.pipeline.evaluation.subject import Datasets
     from ssl3d.pipeline.training.run import RunDirectory
 
     if names:
@@ -147,7 +149,8 @@ def choose_runs(
     if len(finished) < len(known):
         console.say(f"left out: {len(known) - len(finished)} unfinished (ssl3d runs lists them)")
     PreparedDataset(handle)  # what is not prepared is one error, not one for each run
-    obstacles = {run.name: _obstacle(space, run, subset, weights) for run in finished}
+    datasets = Datasets(space)
+    obstacles = {run.name: _obstacle(datasets, run, subset, weights) for run in finished}
     for name, why in obstacles.items():  # one bad run, which nobody named, does not stop the others
         if why is not None:
             console.say(f"left out: {name}: {why}")
@@ -166,11 +169,12 @@ def choose_wholes(
         every: nobody named the runs, so those that make no whole are left out as long as others do.
     """
     from ssl3d.pipeline.evaluation.folds import fold_of, whole
-    from ssl3d.pipeline.evaluation.subject import dataset_of
+    from ssl3d.pipeline.evaluation.subject import Datasets
 
     if subset != "val":
         raise UsageError(f"--protocol {protocols[0]} is about what each run held out.", hint="Leave out --subset.")
-    wholes, lacking = whole([fold_of(run, dataset_of(space, run)) for run in runs], protocols[0])
+    datasets = Datasets(space)
+    wholes, lacking = whole([fold_of(run, datasets.of(run)) for run in runs], protocols[0])
     if lacking and not (every and wholes):
         raise UsageError(
             f"These runs make no {protocols[0]}.",
@@ -182,13 +186,13 @@ def choose_wholes(
     return wholes
 
 
-def _obstacle(space: Workspace, run: RunDirectory, subset: str, weights: Weights) -> str | None:
+def _obstacle(datasets: Datasets, run: RunDirectory, subset: str, weights: Weights) -> str | None:
     """Why a finished run cannot be scored on its dataset; None when it can."""
     from ssl3d.pipeline.evaluation.evaluate import subset_scans
-    from ssl3d.pipeline.evaluation.subject import dataset_of, subject_of
+    from ssl3d.pipeline.evaluation.subject import subject_of
 
     try:
-        dataset = dataset_of(space, run)
+        dataset = datasets.of(run)
         if run.config.data.classes != dataset.spec.classes:
             return "trained for other classes than the dataset has now"
         subset_scans(dataset, subject_of(run, weights), subset)
@@ -213,13 +217,13 @@ def score(
     """Evaluates what is not evaluated yet, and draws ``pictures`` scans of each run (into a folder of ``folder``)."""
     from ssl3d.pipeline.evaluation.evaluate import evaluate as run_evaluation
     from ssl3d.pipeline.evaluation.gallery import draw_scans
-    from ssl3d.pipeline.evaluation.subject import dataset_of, subject_of
+    from ssl3d.pipeline.evaluation.subject import Datasets, subject_of
 
     place = options.resolve_device(device)
     progress = console.ConsoleProgress()
-    results, drawn = [], []
+    results, drawn, datasets = [], [], Datasets(space)
     for run in runs:
-        dataset = dataset_of(space, run)
+        dataset = datasets.of(run)
         subject = subject_of(run, weights, passes)
         results.append(
             run_evaluation(

@@ -59,8 +59,9 @@ def scored(ssl3d, *words: str) -> dict[str, tuple[str, int]]:
 
 
 def test_both_conventions_side_by_side(here: Path, trained, ssl3d) -> None:
-    first = trained()
+    first = trained(split=("--holdout", "05"))
     second = trained("--version", "val03")
+    assert scored(ssl3d, first, "--subset", "holdout") == {first: ("semanticposs-val02", 600)}
     wanted = {first: ("semanticposs-val02", 600), second: ("semanticposs-val03", 900)}
     assert scored(ssl3d) == wanted
     third = trained(split=("--val", "03"))  # prepared for 02 again, and held out by the split
