@@ -20,6 +20,7 @@ from ssl3d.pipeline.progress import Progress
 
 if TYPE_CHECKING:
     from ssl3d.data.store import ShardReader
+    from ssl3d.pipeline.dataset import PreparedDataset
 
 Upstream = Mapping[str, Product]
 
@@ -92,6 +93,11 @@ class Stage(ABC):
         self.params = params
         self.reads: Mapping[str, tuple[str, ...]] = {}
         self.one_process = False
+
+    @classmethod
+    def unasked(cls, dataset: PreparedDataset) -> Stage | None:
+        """The stage as ``ssl3d train`` runs it where a method needs it; None: the user has to type its command."""
+        return None
 
     @abstractmethod
     def units(self, upstream: Upstream) -> Sequence[Unit]:

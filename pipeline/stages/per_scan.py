@@ -58,6 +58,10 @@ class ScanStage(Stage):
         """
         return cls(stage_params(cls.name, cls.Params, dataset.spec, overrides), dataset)
 
+    @classmethod
+    def unasked(cls, dataset: PreparedDataset) -> Stage | None:
+        return cls.of(dataset)
+
     def units(self, upstream: Upstream) -> Sequence[Unit]:
         return [
             Unit(

@@ -22,6 +22,7 @@ from ssl3d.models.sparse.backends import check_backend, use_backend
 from ssl3d.pipeline.files import read_json, temporary_files, write_json, writing
 from ssl3d.pipeline.launch import command_words, finish_sentence, launched
 from ssl3d.pipeline.machine import usable_cores
+from ssl3d.pipeline.needed import make_missing
 from ssl3d.pipeline.progress import Progress, Silent
 from ssl3d.pipeline.training import checkpoint
 from ssl3d.pipeline.training.batches import StepBatch
@@ -138,7 +139,10 @@ def _train(
     else:
         if config is None:
             raise UsageError("nothing to train: neither a configuration nor a run to resume")
-        data = open_data(workspace, dataset, split, get_method(config.method).needs)
+        needs = get_method(config.method).needs
+        if team.size == 1:  # others would wait at a barrier for longer than it lets them: there it is typed beforehand
+            make_missing(workspace, dataset, needs, jobs=jobs or usable_cores(), progress=progress)
+        data = open_data(workspace, dataset, split, needs)
         check_unlabelled(config, data)
         check_share(config, data, team.size)
         weights, init = find_weights(workspace, init_from) if init_from is not None else (None, None)

@@ -22,6 +22,7 @@ from ssl3d.pipeline import graph
 from ssl3d.pipeline.dataset import PreparedDataset
 from ssl3d.pipeline.evaluation.evaluate import evaluate
 from ssl3d.pipeline.evaluation.subject import subject_of
+from ssl3d.pipeline.needed import make_missing
 from ssl3d.pipeline.progress import Silent
 from ssl3d.pipeline.stage import Stage, Unit, UnitInputs, Upstream
 from ssl3d.pipeline.stage_run import run_stage
@@ -185,6 +186,21 @@ def test_the_product_of_a_stage_follows_the_points_of_two_augmentations(
         parts = [set(source.view(len(source) - 2 + number).rows[:, 1].tolist()) for number in (0, 1)]
         seen_rows = set(rows[rows[:, 0] == whole, 1].tolist())
         assert all(seen_rows & part for part in parts)
+
+
+def test_a_stage_that_needs_no_question_is_run_by_train(
+    own: Workspace, monkeypatch: pytest.MonkeyPatch, trace: Trace
+) -> None:
+    class Unasked(RegionStage):
+        @classmethod
+        def unasked(cls, dataset: PreparedDataset) -> Stage:
+            return cls(RegionParams())
+
+    monkeypatch.setitem(graph.STAGES, "regions", Unasked)
+    run = trained(own, "regional", steps=1)
+    product = own.dataset().product("regions")
+    assert product is not None and product.complete and run.config.data.stages == {"regions": product.key}
+    assert make_missing(own, None, ["regions", "density"], jobs=1, progress=Silent()) == ["density"]
 
 
 def test_a_run_names_the_product_that_it_reads(regions: Workspace) -> None:
