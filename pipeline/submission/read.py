@@ -51,16 +51,10 @@ def find(handed: Handed, spec: DatasetSpec, scans: Sequence[ScanRef], name: str 
         DataError: a scan has no file, or some files hold classes and others instances.
     """
     fitting = [each for each in FORMATS.values() if spec.name in (each.datasets or (spec.name,))]
-    names = [each.name for each in fitting]
-    if scannet_masks.NAME not in names and spec.name == "scannet":
-        names.insert(names.index("scannet") + 1, scannet_masks.NAME)
-    if name is not None and name not in names:
-        near = nearest(name, names)
-        raise UsageError(
-            f"predictions for {spec.title} are not read in a format '{name}'",
-            hint=(f"did you mean '{near}'? " if near else "") + f"formats for it: {', '.join(names)}",
-        )
-    wanted = [each for each in fitting if name is None or each.name == name or _is_scannet(each, name)]
+    base = "scannet" if name == scannet_masks.NAME else name  # lists of instances are called as files of classes are
+    wanted = [each for each in fitting if base in (None, each.name)]
+    if not wanted:
+        raise _unknown(spec, fitting, str(name))
     present = {each.name: _files(each, scans) for each in wanted}
     there = [each for each in wanted if name is not None or any(file in handed for file in present[each.name])]
     if not there:
@@ -73,12 +67,17 @@ def find(handed: Handed, spec: DatasetSpec, scans: Sequence[ScanRef], name: str 
         )
     files = present[there[0].name]
     _check_complete(handed, files)
-    instances = there[0].name == "scannet" and _hold_instances(handed, files, name)
-    return Found(there[0], instances, files)
+    return Found(there[0], there[0].name == "scannet" and _hold_instances(handed, files, name), files)
 
 
-def _is_scannet(each: PredictionFormat, name: str) -> bool:
-    return name == scannet_masks.NAME and each.name == "scannet"
+def _unknown(spec: DatasetSpec, fitting: Sequence[PredictionFormat], name: str) -> UsageError:
+    names = [each.name for each in fitting]
+    names += [scannet_masks.NAME] if "scannet" in names else []
+    near = nearest(name, names)
+    return UsageError(
+        f"predictions for {spec.title} are not read in a format '{name}'",
+        hint=(f"did you mean '{near}'? " if near else "") + f"formats for it: {', '.join(names)}",
+    )
 
 
 def _files(format: PredictionFormat, scans: Sequence[ScanRef]) -> dict[str, tuple[ScanRef, ...]]:
@@ -117,8 +116,7 @@ def _check_complete(handed: Handed, files: Mapping[str, tuple[ScanRef, ...]]) ->
                 "scan": first[0].scan_id if len(first) == 1 else first[0].group,
                 "file": missing[0],
             },
-            hint="every scan of the subset is scored: predict the missing ones too (a scan without a file is no scan "
-            "without mistakes)",
+            hint="every scan of the subset is scored: predict the missing ones too",
         )
 
 

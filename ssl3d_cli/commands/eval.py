@@ -109,7 +109,7 @@ def evaluate(
     sparse_backend: options.SparseBackend = "native",
     debug: options.Debug = False,
 ) -> None:
-    """Score runs over every original point, and report them side by side.
+    """Score runs, and predictions of any program, over every original point, and report them side by side.
 
     Points that the network left out count too. The name of the protocol stands beside every number.
     """
@@ -160,9 +160,8 @@ def evaluate(
 
 def _counted(runs: int, predictions: int) -> str:
     parts = [f"{runs} run{'s' * (runs > 1)}"] if runs else []
-    return " and ".join(
-        parts + ([f"{predictions} predictions" if predictions > 1 else "predictions"] * bool(predictions))
-    )
+    parts += [f"{predictions} set{'s' * (predictions > 1)} of predictions"] if predictions else []
+    return " and ".join(parts)
 
 
 def check_predictions(
