@@ -22,7 +22,7 @@ EPILOG = """\
   ssl3d bench stages --json stages.json
   ssl3d bench sparse --quick          smaller inputs: a look, not a claim
   ssl3d bench gains --dry-run         the plan, and how long it takes
-  ssl3d bench tta                     what test-time augmentation gains for finished runs
+  ssl3d bench tta                     gains of test-time augmentation
 
 Of speeds the file of --json holds "results", a list of {"name", "rival", "ours", "theirs", "ratio", "unit"} \
 (a ratio above 1: ours is better), and "machine", with the versions of everything that was measured."""

@@ -13,8 +13,8 @@ from ssl3d.cli import console, options
 EPILOG = """\
 [bold]Example[/]
 
-  ssl3d bench tta                       every finished run of the dataset prepared last
-  ssl3d bench tta RUN_A RUN_B RUN_C     three seeds: the mean of their differences, and its interval
+  ssl3d bench tta                       every finished run
+  ssl3d bench tta RUN_A RUN_B RUN_C     three seeds: mean and interval
   ssl3d bench tta --json tta.json --docs docs/benchmarks.md
 
 Each run is evaluated without and with flip, rotate, scale and all of them (33 looks at every scan in all); what is

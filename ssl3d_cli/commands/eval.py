@@ -35,8 +35,8 @@ EPILOG = """\
   ssl3d eval RUN --tta flip,rotate  eight copies of every scan vote
   ssl3d eval --protocol s3dis-6fold one row of six runs, each without an area
                                     (ssl3d split --val Area_3 ...)
-  ssl3d eval --predictions DIR      files that any program wrote, as the official scripts score them
-  ssl3d eval RUN --predictions theirs.zip    beside a run
+  ssl3d eval --predictions DIR      files of any program
+  ssl3d eval RUN --predictions theirs.zip       beside a run
 
 Predictions lie in a folder or a zip in the format of the dataset's server: sequences/SS/predictions/FFFFFF.label \
 (semantickitti, semanticposs), lidarseg/val/TOKEN_lidarseg.bin (nuscenes), SCAN.txt with a class a line (scannet) or \

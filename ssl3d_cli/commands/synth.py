@@ -24,7 +24,7 @@ EPILOG = """\
   ssl3d synth street --preset tiny --seed 0 --out streets
   ssl3d prepare semantickitti --root streets
   ssl3d synth street --layout nuscenes --preset tiny --out nuscenes
-  ssl3d synth street --layout nuscenes-test --preset tiny --out test    v1.0-test: no labels
+  ssl3d synth street --layout nuscenes-test --preset tiny --out test-set
   ssl3d synth rooms --layout scannet --preset tiny --out rooms
 
 tiny: seconds, for tests. small: minutes, for the demo. bench: frozen, for figures. The same preset and seed give the \
