@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssl3d.benchmarks.paired import Difference, paired
-from ssl3d.pipeline.dataset import PreparedDataset
 from ssl3d.pipeline.evaluation.evaluate import evaluate
 from ssl3d.pipeline.evaluation.passes import AUGMENTS, Passes
 from ssl3d.pipeline.evaluation.result import EvalResult, without_seed
-from ssl3d.pipeline.evaluation.subject import subject_of
+from ssl3d.pipeline.evaluation.subject import dataset_of, subject_of
 from ssl3d.pipeline.files import read_json
 from ssl3d.pipeline.progress import Progress
 from ssl3d.pipeline.training.run import RunDirectory
@@ -46,7 +45,7 @@ def measure(
     """
     records = []
     for run in runs:
-        dataset = PreparedDataset(space.dataset(run.config.data.name))
+        dataset = dataset_of(space, run)
         found: dict[str, EvalResult] = {}
         for words in (PLAIN, *WORDS):
             subject = subject_of(run, weights, Passes.parse(words))
