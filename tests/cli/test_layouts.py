@@ -106,8 +106,7 @@ def test_nuscenes_test_scenes_from_the_generator_to_the_server(tmp_path: Path, s
     run = next((tmp_path / "workspace" / "runs").iterdir()).name
     answer = ssl3d("prepare", "nuscenes", "--root", tmp_path / "nuscenes-test", "--version", "v1.0-test", *space)
     assert answer.code == 0, answer.err
-    answer = ssl3d("eval", run, *space)
-    assert answer.code == 2  # there is nothing to compare with
+    assert "nuscenes val (3 scans" in ssl3d("eval", run, *space).out  # scored where it was held out, as before
     archive = tmp_path / "ours.zip"
     answer = ssl3d("predict", run, "--out", tmp_path / "out", "--submit", archive, *space)
     assert answer.code == 0, answer.err
@@ -130,3 +129,5 @@ def test_nuscenes_test_scenes_from_the_generator_to_the_server(tmp_path: Path, s
             out.writestr(name, source.read(name))
     answer = ssl3d("submit", "--check", cut, "--dataset", "nuscenes", *space[:2])
     assert answer.code == 1 and "missing" in answer.out
+    answer = ssl3d("predict", run, "--out", tmp_path / "val", "--subset", "val", *space)
+    assert answer.code == 0 and len(list((tmp_path / "val/lidarseg/val").iterdir())) == 3
