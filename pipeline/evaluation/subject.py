@@ -176,6 +176,8 @@ def _held_out_alike(dataset: PreparedDataset, data: DatasetRef) -> bool:
     """Whether a dataset has the scans for validation that a run has not seen, as far as names tell."""
     named = PROTOCOLS[dataset.protocol].held != ()
     return dataset.protocol == data.protocol and (named or data.version in (None, dataset.version))
+
+
 def _has_test(product: Product) -> bool:
     return any(entry.info["subset"] == "test" for entry in product.done.values())
 
