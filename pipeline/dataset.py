@@ -390,8 +390,13 @@ class TruthSource:
         return self._read("label", index)
 
     def instance(self, index: int) -> npt.NDArray[np.uint32]:
-        """(n,) uint32 instance ids."""
+        """(n,) uint32 instance ids, 0 for points of no instance; see ``has_instance``."""
         return self._read("instance", index)
+
+    def has_instance(self, index: int) -> bool:
+        """Whether the dataset knows the instances of this scan."""
+        unit = self.places.units[self.places.unit[index]]
+        return bool(self.has[index]) and "instance" in self._shards[unit]
 
     def moving(self, index: int) -> npt.NDArray[np.bool_]:
         """(n,) whether the point belongs to something that moves."""

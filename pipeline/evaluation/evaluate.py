@@ -1,7 +1,8 @@
 """Evaluates a network on every original point of a subset; may be killed at any time, and goes on with the next unit.
 
 The result lies in the run: ``eval/<subset>-<checkpoint>.json`` (``...-ema.json`` of averaged weights) holds the counts,
-so that every protocol can be applied later without the network. It is believed only while checkpoint, prepared data
+so that every protocol can be applied later without the network; of a network that predicts instances, their average
+precisions too. It is believed only while checkpoint, prepared data
 and list of scans are the same.
 """
 
@@ -12,13 +13,14 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from ssl3d.data.errors import DataError, UsageError
+from ssl3d.data.errors import UsageError
 from ssl3d.pipeline.dataset import PreparedDataset, ScanRef
-from ssl3d.pipeline.evaluation.confusion import Confusion
-from ssl3d.pipeline.evaluation.result import EvalResult
+from ssl3d.pipeline.evaluation.counts import Counts
+from ssl3d.pipeline.evaluation.instance_ap import instance_classes
+from ssl3d.pipeline.evaluation.result import EvalResult, hex_colors
 from ssl3d.pipeline.evaluation.subject import Subject, predicting
 from ssl3d.pipeline.files import digest_value, read_json, remove_tree, write_json, writing
-from ssl3d.pipeline.progress import Progress, Silent
+from ssl3d.pipeline.progress import Progress, Silent, Task
 from ssl3d.pipeline.splits import find_split
 
 VERSION = 1
@@ -55,7 +57,7 @@ def evaluate(
     with dataset.handle.workspace.lock(f"eval-{subject.run}", progress):
         cached = EvalResult.load(path)
         if cached is not None and cached.key == key and not overwrite:
-            return replace(cached, run=subject.run, held=_groups(scans))  # the folder may have been renamed
+            return replace(cached, run=subject.run, held=groups_of(scans))  # the folder may have been renamed
         if cached is not None and not overwrite:
             progress.say(
                 f"{subject.name}: the checkpoint or the data changed since its last evaluation: evaluating again"
@@ -63,8 +65,8 @@ def evaluate(
         with writing(path.parent):
             partial = _partial_folder(path, key, overwrite)
             counting = _Counting(dataset, scans, partial, progress, subject.name)
-            confusion = counting.run(subject, device, jobs)
-            result = _result(subject, dataset, subset, confusion, scans, key)
+            counts = counting.run(subject, device, jobs)
+            result = _result(subject, dataset, subset, counts, scans, key)
             result.save(path)
             remove_tree(partial.parent)
     return result
@@ -119,7 +121,11 @@ def subset_scans(dataset: PreparedDataset, subject: Subject, subset: str) -> lis
 
 def labeled_scans(dataset: PreparedDataset, subject: Subject, subset: str, progress: Progress) -> list[ScanRef]:
     """The scans of ``subset`` that have labels; says how many have none. ``UsageError`` when nothing is left."""
-    scans = subset_scans(dataset, subject, subset)
+    return check_labeled(dataset, subset_scans(dataset, subject, subset), subset, progress)
+
+
+def check_labeled(dataset: PreparedDataset, scans: Sequence[ScanRef], subset: str, progress: Progress) -> list[ScanRef]:
+    """Those of ``scans`` that have labels; says how many have none. ``UsageError`` when nothing is left."""
     if not scans:
         counts = {name: len(dataset.subset(name)) for name in ("train", "val", "test")}
         there = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
@@ -150,9 +156,10 @@ class _Counting:
         self.folder = folder
         self.progress = progress
         self.name = name
+        self.instance_classes = instance_classes(dataset.spec.name, dataset.spec.num_classes)
 
-    def run(self, subject: Subject, device: str, jobs: int) -> Confusion:
-        total = Confusion(self.dataset.spec.num_classes)
+    def run(self, subject: Subject, device: str, jobs: int) -> Counts:
+        total = self._none()
         pending: list[ScanRef] = []
         count = sum(map(len, self.units.values()))
         with self.progress.task(f"evaluate {self.name}", total=count, unit="scan") as task:
@@ -162,40 +169,44 @@ class _Counting:
                 else:
                     total.merge(kept)
                     task.advance(len(scans))
-            if not pending:
-                return total
-            source, truth = self.dataset.source(), self.dataset.truth()
-            part = Confusion(self.dataset.spec.num_classes)
-            with predicting(self.dataset, subject, device, jobs, self.progress) as predictor:
-                for scan, label in predictor.labels(pending, lambda scan: source.view(scan.index)):
-                    target = truth.label(scan.index)
-                    if len(target) != len(label):
-                        raise DataError(
-                            f"the scan has {len(label)} points and {len(target)} labels",
-                            where={"scan": scan.scan_id},
-                            hint="prepare the dataset again",
-                        )
-                    part.add(label, target)
-                    task.advance()
-                    if scan is self.units[scan.unit][-1]:
-                        write_json(self._path(scan.unit), part.to_json(), indent=None)
-                        total.merge(part)
-                        part = Confusion(self.dataset.spec.num_classes)
+            if pending:
+                self._predict(pending, subject, device, jobs, total, task)
+        if total.without:
+            self.progress.say(f"{total.without} scans have no true instances: only their classes are scored")
         return total
+
+    def _predict(
+        self, pending: list[ScanRef], subject: Subject, device: str, jobs: int, total: Counts, task: Task
+    ) -> None:
+        """Adds the scans of whole units to ``total``, and keeps the counts of each unit."""
+        source, truth = self.dataset.source(), self.dataset.truth()
+        part = self._none()
+        with predicting(self.dataset, subject, device, jobs, self.progress) as predictor:
+            for scan, found in predictor.predictions(pending, lambda scan: source.view(scan.index)):
+                part.add(scan, found.label, found.instances, truth)
+                task.advance()
+                if scan is self.units[scan.unit][-1]:
+                    write_json(self._path(scan.unit), part.to_json(), indent=None)
+                    total.merge(part)
+                    part = self._none()
+
+    def _none(self) -> Counts:
+        return Counts.of(self.dataset.spec.num_classes, self.instance_classes)
 
     def _path(self, unit: str) -> Path:
         return self.folder / f"{unit}.json"
 
-    def _kept(self, unit: str) -> Confusion | None:
+    def _kept(self, unit: str) -> Counts | None:
         """The counts of a finished unit; None when it has none, or they are damaged (and then says so)."""
         if not self._path(unit).exists():
             return None
         try:
-            kept = Confusion.from_json(read_json(self._path(unit)) or {})
+            kept = Counts.from_json(read_json(self._path(unit)) or {}, self.instance_classes)
         except (KeyError, ValueError, TypeError):
             kept = None
         expected = sum(scan.num_points for scan in self.units[unit])
-        if kept is None or kept.num_classes != self.dataset.spec.num_classes or kept.points != expected:
+        counted = kept.confusion if kept is not None else None
+        if counted is None or counted.num_classes != self.dataset.spec.num_classes or counted.points != expected:
             self.progress.say(f"the counts of {unit} are damaged: counting again")
             return None
         return kept
@@ -213,7 +224,7 @@ def _partial_folder(path: Path, key: str, overwrite: bool) -> Path:
 
 
 def _result(
-    subject: Subject, dataset: PreparedDataset, subset: str, confusion: Confusion, scans: Sequence[ScanRef], key: str
+    subject: Subject, dataset: PreparedDataset, subset: str, counts: Counts, scans: Sequence[ScanRef], key: str
 ) -> EvalResult:
     spec = dataset.spec
     return EvalResult(
@@ -228,16 +239,17 @@ def _result(
         checkpoint=subject.checkpoint,
         step=subject.step(),
         classes=spec.classes,
-        colors=tuple("#{:02x}{:02x}{:02x}".format(*color) for color in spec.colors.tolist()),
+        colors=hex_colors(spec),
         tail=spec.tail,
-        confusion=confusion,
+        confusion=counts.confusion,
         scans=len(scans),
         key=key,
         weights=subject.weights,
         augment=subject.passes.augment,
-        held=_groups(scans),
+        held=groups_of(scans),
+        instances=counts.instances.scores() if counts.instances is not None else None,
     )
 
 
-def _groups(scans: Sequence[ScanRef]) -> tuple[str, ...]:
+def groups_of(scans: Sequence[ScanRef]) -> tuple[str, ...]:
     return tuple(sorted({scan.group for scan in scans}))

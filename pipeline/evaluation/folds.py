@@ -126,4 +126,5 @@ def summed(folds: Sequence[Fold], results: Sequence[EvalResult]) -> EvalResult:
         key=digest_value([part.key for part in parts]),
         held=tuple(fold.held[0] for fold in folds),
         folds=tuple(part.run for part in parts),
+        instances=None,  # average precisions are no sums
     )

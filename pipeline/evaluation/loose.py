@@ -223,21 +223,25 @@ def _label(predictor: Predictor, reader: DatasetReader, unit: SourceUnit, count:
 
 
 def _write(file: Path, place: Path, described: FolderConfig, label: Labels, known: _Known, classes: int) -> None:
-    """The points as they are in the file, with labels and the colors of their classes."""
+    """The points as they are in the file, with labels and the colors of their classes. In memory are the labels."""
     source = cloud_source(described, str(file))
     axes = coordinate_columns(source, cloud_options(described))
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".ssl3d-") as folder:
         points = np.memmap(Path(folder) / "points", np.float64, "w+", shape=(len(label), 3))
+        color = np.memmap(Path(folder) / "color", np.uint8, "w+", shape=(len(label), 3))
+        ids, colors = _tables(known, classes)
         done = 0
         for table in source.tables(axes, ROWS):
             count = len(table[axes[0]])
             if done + count > len(label):
                 raise DataError("a file grew while it was in use", where={"file": file}, hint="start again")
-            points[done : done + count] = np.stack([table[axis] for axis in axes], axis=1)
+            rows = slice(done, done + count)
+            points[rows] = np.stack([table[axis] for axis in axes], axis=1)
+            color[rows] = colors[label[rows]]
             done += count
-        ids, colors = _tables(known, classes)
-        write_labelled(place, Labelled(points, ids[label], color=colors[label], header=source.header))
-        del points
+        narrow = ids.astype(np.min_scalar_type(int(ids.max())))  # one array of the whole cloud is in memory
+        write_labelled(place, Labelled(points, narrow[label], color=color, header=source.header))
+        del points, color
 
 
 def _tables(known: _Known, classes: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:

@@ -55,6 +55,15 @@ class Passes:
         """``tta-flip-rotate``, as file names say it; "" for plain passes."""
         return "-".join(("tta", *self.augment)) if self.augment else ""
 
+    @property
+    def copies(self) -> int:
+        """How often every block is looked at."""
+        return (
+            (4 if "rotate" in self.augment else 1)
+            * (2 if "flip" in self.augment else 1)
+            * (len(_SCALES) if "scale" in self.augment else 1)
+        )
+
     def blocks(self, view: View) -> Iterator[View]:
         """The view, or its overlapping blocks: cut in halves across the longer horizontal side until they are small."""
         if len(view) <= self.block_points:

@@ -201,7 +201,7 @@ class _Scan:
                 "the network predicts instances, and the scan is cut into several passes: instances of different "
                 "passes cannot be put together",
                 where={"scan": _name(self.view)},
-                hint="predict instances with a backbone that looks at a whole scan in one pass",
+                hint="leave out --tta, and predict instances with a backbone that looks at a whole scan in one pass",
             )
         self.instances = None if found is None else found.moved(inputs.rows[:, 1].cpu().numpy())
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ssl3d.data.errors import UsageError
-from ssl3d.pipeline.evaluation import report_formats
+from ssl3d.pipeline.evaluation import instance_ap, report_formats
 from ssl3d.pipeline.evaluation.protocols import PROTOCOLS, Protocol, Scores, find_protocol
 from ssl3d.pipeline.evaluation.result import EvalResult, without_seed
 
@@ -39,13 +39,15 @@ class Cell:
 class Row:
     """One run, or the mean of several seeds (``seeds`` > 1), under one protocol.
 
-    ``cells`` are those of ``summary``, then one per class.
+    ``cells`` are those of ``summary``, then one per class. ``metric``: ``AP``, ``AP50`` or ``AP25`` of instances; ""
+    for the IoU of classes.
     """
 
     result: EvalResult
     protocol: str
     cells: tuple[Cell, ...]
     seeds: int = 1
+    metric: str = ""
 
     @property
     def name(self) -> str:
@@ -55,19 +57,31 @@ class Row:
         return f"{self.result.method}{averaged}, mean ± std of {self.seeds} seeds"
 
     @property
+    def measure(self) -> str:
+        """The protocol, and of instances the metric; for people."""
+        return " ".join(filter(None, [self.protocol, self.metric]))
+
+    @property
     def summary(self) -> tuple[str, ...]:
         """Heads of the columns before the classes."""
-        return (*SUMMARY, *PROTOCOLS[self.protocol].others)
+        return ("mean",) if self.metric else (*SUMMARY, *PROTOCOLS[self.protocol].others)
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Ids of the classes that have a cell."""
+        found = self.result.instances
+        return found.classes if self.metric and found is not None else tuple(range(len(self.result.classes)))
 
     @property
     def iou(self) -> tuple[Cell, ...]:
-        """One per class."""
+        """One per class (of instances: average precisions)."""
         return self.cells[len(self.summary) :]
 
     def mean_over(self, classes: Collection[str]) -> Cell:
         """Mean IoU over some classes (the head, the tail), without those that the protocol leaves out."""
-        cells = zip(self.result.classes, self.iou, strict=True)
-        values = [cell.value for name, cell in cells if name in classes and not math.isnan(cell.value)]
+        cells = zip(self.classes, self.iou, strict=True)
+        named = [(self.result.classes[index], cell.value) for index, cell in cells]
+        values = [value for name, value in named if name in classes and not math.isnan(value)]
         return Cell(statistics.fmean(values) if values else math.nan)
 
 
@@ -107,7 +121,13 @@ class Report:
 
     Args:
         results: the evaluated runs, in the order to show them.
-        protocols: names; every run is reported under each that is not about other scans.
+        protocols: names; every run is reported under each that is not about other scans. Where instances were
+            predicted, their average precisions are reported too.
+
+    Attributes:
+        rows: of classes, one per run and protocol.
+        instances: of instances, three per run that predicted any.
+        groups: of both, what may be compared.
 
     Raises:
         UsageError: nothing to report, an unknown protocol, or only protocols about other scans.
@@ -122,16 +142,17 @@ class Report:
             Row(result, protocol, _cells(result.scores(protocol)))
             for protocol in self.protocols
             for result in self.results
-            if _is_about(find_protocol(protocol), result)
+            if result.semantic and _is_about(find_protocol(protocol), result)
         )
-        if not self.rows:
+        if not self.rows and any(result.semantic for result in self.results):
             raise UsageError(
                 f"{', '.join(self.protocols)} is about {', '.join(find_protocol(self.protocols[0]).held)}, "
                 "which no run was evaluated on",
                 where={"evaluated on": ", ".join(dict.fromkeys(", ".join(result.held) for result in self.results))},
                 hint="leave out --protocol: each run is reported under its own",
             )
-        self.groups = tuple(_group(rows) for rows in _by(self.rows, _comparable))
+        self.instances = tuple(row for result in self.results for row in _instance_rows(result))
+        self.groups = tuple(_group(rows) for rows in _by((*self.rows, *self.instances), _comparable))
 
     def table(self, width: int = 80) -> RenderableType:
         """For a terminal of ``width`` columns: a run per row, or where that is too wide a class per row."""
@@ -179,14 +200,29 @@ def _cells(scores: Scores) -> tuple[Cell, ...]:
     return tuple(Cell(100 * value) for value in values)
 
 
+def _instance_rows(result: EvalResult) -> list[Row]:
+    found = result.instances
+    if found is None:
+        return []
+    metrics = {
+        "AP": (found.mean_ap, *found.ap),
+        "AP50": (found.mean_ap50, *found.ap50),
+        "AP25": (found.mean_ap25, *found.ap25),
+    }
+    return [
+        Row(result, instance_ap.PROTOCOL, tuple(Cell(100 * value) for value in values), metric=metric)
+        for metric, values in metrics.items()
+    ]
+
+
 def _comparable(row: Row) -> tuple[object, ...]:
-    return row.result.dataset, row.result.subset, row.protocol, row.result.classes, row.result.held
+    return row.result.dataset, row.result.subset, row.protocol, row.result.classes, row.classes, row.result.held
 
 
 def _same_but_seed(row: Row) -> tuple[object, ...]:
     result = row.result
     trained = (result.method, result.backbone, result.recipe, without_seed(result.split))
-    return *trained, result.checkpoint, result.step, result.weights
+    return *trained, result.checkpoint, result.step, result.weights, row.metric
 
 
 def _by(rows: Iterable[Row], key: Callable[[Row], tuple[object, ...]]) -> list[list[Row]]:
@@ -201,7 +237,8 @@ def _group(rows: list[Row]) -> Group:
     first = rows[0].result
     means = [_mean(same) for same in map(_one_per_seed, _by(rows, _same_but_seed)) if len(same) > 1]
     shown = (*_mark_best(rows), *_mark_best(means))
-    return Group(first.dataset, first.subset, rows[0].protocol, first.classes, first.colors, shown)
+    names, colors = (tuple(values[index] for index in rows[0].classes) for values in (first.classes, first.colors))
+    return Group(first.dataset, first.subset, rows[0].protocol, names, colors, shown)
 
 
 def _one_per_seed(rows: list[Row]) -> list[Row]:
@@ -225,14 +262,18 @@ def _mean(rows: list[Row]) -> Row:
 
 
 def _mark_best(rows: list[Row]) -> list[Row]:
-    """Marks the highest number of each column, and those that print the same, unless all rows print the same."""
-    best = []
-    for column in zip(*(row.cells for row in rows), strict=True):
-        shown = {round(cell.value, 1) for cell in column if not math.isnan(cell.value)}
-        best.append(max(shown) if len(shown) > 1 else math.nan)
+    """Marks the highest number of each column and metric, and those that print the same, unless all rows do."""
+    best: dict[str, list[float]] = {}
+    for metric in {row.metric for row in rows}:
+        for column in zip(*(row.cells for row in rows if row.metric == metric), strict=True):
+            shown = {round(cell.value, 1) for cell in column if not math.isnan(cell.value)}
+            best.setdefault(metric, []).append(max(shown) if len(shown) > 1 else math.nan)
     return [
         replace(
-            row, cells=tuple(replace(c, best=round(c.value, 1) == top) for c, top in zip(row.cells, best, strict=True))
+            row,
+            cells=tuple(
+                replace(c, best=round(c.value, 1) == top) for c, top in zip(row.cells, best[row.metric], strict=True)
+            ),
         )
         for row in rows
     ]

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ssl3d.pipeline.evaluation import instance_ap
 from ssl3d.pipeline.evaluation.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from ssl3d.pipeline.evaluation.report import Cell, Group, Report, Row
+    from ssl3d.pipeline.evaluation.result import EvalResult
 
 SUMMARY = ("mIoU", "Acc", "OA")
 _SPACE = 2
@@ -26,44 +28,94 @@ _SPACE = 2
 
 
 def json_text(report: Report) -> str:
-    runs: list[dict[str, Any]] = [
-        {
-            "run": row.result.run,
-            "method": row.result.method,
-            "backbone": row.result.backbone,
-            "dataset": row.result.dataset,
-            "split": row.result.split,
-            "protocol": row.protocol,
-            "weights": row.result.weights,
-            "miou": _number(row.cells[0]),
-            "accuracy": _number(row.cells[1]),
-            **{name.lower(): _number(cell) for name, cell in _others(row).items()},
-            "iou": dict(zip(row.result.classes, map(_number, row.iou), strict=True)),
-            **({"folds": dict(zip(row.result.held, row.result.folds, strict=True))} if row.result.folds else {}),
-        }
-        for row in report.rows
-    ]
+    runs = [_entry(result, row) for result, row in _lines(report)]
     return json.dumps({"runs": runs}, indent=2, ensure_ascii=False)
+
+
+def _lines(report: Report) -> list[tuple[EvalResult, Row | None]]:
+    """What formats for machines have a line for: runs and protocols; None where instances alone were predicted."""
+    alone = [result for result in report.results if not result.semantic]
+    return [*((row.result, row) for row in report.rows), *((result, None) for result in alone)]
+
+
+def _entry(result: EvalResult, row: Row | None) -> dict[str, Any]:
+    return {
+        "run": result.run,
+        "method": result.method,
+        "backbone": result.backbone,
+        "dataset": result.dataset,
+        "split": result.split,
+        "protocol": row.protocol if row is not None else instance_ap.PROTOCOL,
+        "weights": result.weights,
+        "miou": _number(row.cells[0]) if row is not None else None,
+        "accuracy": _number(row.cells[1]) if row is not None else None,
+        **({name.lower(): _number(cell) for name, cell in _others(row).items()} if row is not None else {}),
+        "iou": dict(zip(result.classes, map(_number, row.iou), strict=True)) if row is not None else {},
+        **({"folds": dict(zip(result.held, result.folds, strict=True))} if result.folds else {}),
+        **({"instances": _instances(result)} if result.instances is not None else {}),
+    }
+
+
+def _instances(result: EvalResult) -> dict[str, Any]:
+    """Average precisions in percent, of all classes together and of each; ``targets``: its true instances."""
+    found = result.instances
+    assert found is not None
+    columns = zip(found.classes, found.ap, found.ap50, found.ap25, found.targets, strict=True)
+    return {
+        "protocol": instance_ap.PROTOCOL,
+        "ap": _percent(found.mean_ap),
+        "ap50": _percent(found.mean_ap50),
+        "ap25": _percent(found.mean_ap25),
+        "classes": {
+            result.classes[index]: {
+                "ap": _percent(ap),
+                "ap50": _percent(ap50),
+                "ap25": _percent(ap25),
+                "targets": targets,
+            }
+            for index, ap, ap50, ap25, targets in columns
+        },
+    }
+
+
+def _percent(share: float) -> float | None:
+    return None if math.isnan(share) else 100 * share
 
 
 def csv_text(report: Report) -> str:
     classes = list(dict.fromkeys(name for row in report.rows for name in row.result.classes))
     more = list(dict.fromkeys(name for row in report.rows for name in _others(row)))
+    averages = list(dict.fromkeys(name for result in report.results for name in _averages(result)))
     trained = ("run", "method", "backbone", "dataset", "split", "seed")
     facts = (*trained, "subset", "checkpoint", "weights", "step", "scans", "points")
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     scores = ("miou", "accuracy", "overall_accuracy", *(name.lower() for name in more), "head_miou", "tail_miou")
-    writer.writerow([*facts, "protocol", *scores, *(f"iou:{name}" for name in classes)])
-    for row in report.rows:
-        iou = dict(zip(row.result.classes, row.iou, strict=True))
-        others = _others(row)
-        parts = [row.mean_over(row.result.head), row.mean_over(row.result.tail)]
-        first = [*row.cells[: len(SUMMARY)], *(others.get(name) for name in more)]
-        cells = [*first, *parts, *(iou.get(name) for name in classes)]
-        values = ["" if cell is None or (number := _number(cell)) is None else repr(number) for cell in cells]
-        writer.writerow([*(getattr(row.result, fact) for fact in facts), row.protocol, *values])
+    writer.writerow([*facts, "protocol", *scores, *(f"iou:{name}" for name in classes), *averages])
+    for result, row in _lines(report):
+        values: list[float | None] = [None] * (len(scores) + len(classes))
+        if row is not None:
+            iou = dict(zip(result.classes, row.iou, strict=True))
+            others = _others(row)
+            parts = [row.mean_over(result.head), row.mean_over(result.tail)]
+            first = [*row.cells[: len(SUMMARY)], *(others.get(name) for name in more)]
+            cells = [*first, *parts, *(iou.get(name) for name in classes)]
+            values = [None if cell is None else _number(cell) for cell in cells]
+        found = _averages(result)
+        values += [found.get(name) for name in averages]
+        protocol = row.protocol if row is not None else instance_ap.PROTOCOL
+        written = ["" if value is None else repr(value) for value in values]
+        writer.writerow([*(getattr(result, fact) for fact in facts), protocol, *written])
     return out.getvalue()
+
+
+def _averages(result: EvalResult) -> dict[str, float | None]:
+    """Average precisions of instances by the head of their column."""
+    if result.instances is None:
+        return {}
+    found = _instances(result)
+    means = {name: found[name] for name in ("ap", "ap50", "ap25")}
+    return means | {f"{metric}:{name}": values[metric] for metric in means for name, values in found["classes"].items()}
 
 
 def markdown(report: Report) -> str:
@@ -78,7 +130,7 @@ def markdown(report: Report) -> str:
         head = ["Run", "Labels", "Protocol", *group.summary, *group.classes]
         rule = ["---"] * 3 + ["---:"] * (len(head) - 3)
         rows = [
-            [*map(escape, (row.name, row.result.split, row.protocol)), *_texts(row, lambda text: f"**{text}**")]
+            [*map(escape, (row.name, row.result.split, row.measure)), *_texts(row, lambda text: f"**{text}**")]
             for row in group.rows
         ]
         parts.append("\n".join([f"**{escape(group.title)}**", "", *map(line, [head, rule, *rows]), "", _legend(group)]))
@@ -104,7 +156,7 @@ def latex(report: Report) -> str:
         lines = [
             " & ".join(
                 [
-                    *map(escape, (row.name, row.result.split, row.protocol)),
+                    *map(escape, (row.name, row.result.split, row.measure)),
                     *(f"\\textbf{{{escape(cell.text())}}}" if cell.best else escape(cell.text()) for cell in row.cells),
                 ]
             )
@@ -166,7 +218,7 @@ def html_page(report: Report) -> str:
 
 
 def _html_row(row: Row) -> str:
-    facts = "".join(f"<td>{html.escape(text)}</td>" for text in (row.name, row.result.split, row.protocol))
+    facts = "".join(f"<td>{html.escape(text)}</td>" for text in (row.name, row.result.split, row.measure))
     numbers = "".join(f"<td>{text}</td>" for text in _texts(row, lambda text: f"<b>{text}</b>"))
     result = row.result
     title = f"{result.method}, {result.backbone}, step {result.step}, weights: {result.weights}"
@@ -215,11 +267,13 @@ def _wide(group: Group) -> Table:
     for head in _plain(*group.summary, *short_names(group.classes)):
         table.add_column(head, justify="right", no_wrap=True)
     for row in group.rows:
-        table.add_row(*_plain(row.name, row.result.split, row.protocol), *map(_rich, row.cells))
+        table.add_row(*_plain(row.name, row.result.split, row.measure), *map(_rich, row.cells))
     return table
 
 
 def _number_rows(group: Group) -> list[str]:
+    if len({row.name for row in group.rows}) == 1 < len(group.rows):  # the metrics of one run
+        return [row.metric for row in group.rows]
     return [f"#{number}" for number in range(1, len(group.rows) + 1)]
 
 
@@ -230,7 +284,7 @@ def _overview(group: Group, numbers: Sequence[str]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for number, row in zip(numbers, group.rows, strict=True):
         cells = map(_rich, row.cells[: len(row.summary)])
-        facts = _plain(*([number] if several else []), row.name, row.result.split, row.protocol)
+        facts = _plain(*([number] if several else []), row.name, row.result.split, row.measure)
         table.add_row(*facts, *cells)
     return table
 
@@ -244,7 +298,7 @@ def _per_class(group: Group, numbers: Sequence[str], width: int) -> list[Table]:
     share = max(1, (width - label) // column)
     tables = []
     for start in range(0, len(group.rows), share):
-        table = _table(f"IoU ({group.protocol})")
+        table = _table(f"{'AP' if group.rows[0].metric else 'IoU'} ({group.protocol})")
         chosen = group.rows[start : start + share]
         for number in numbers[start : start + share]:
             table.add_column(number if len(group.rows) > 1 else "", justify="right", no_wrap=True)
@@ -254,9 +308,9 @@ def _per_class(group: Group, numbers: Sequence[str], width: int) -> list[Table]:
         table.add_section()
         first = group.rows[0].result
         for name, classes in (("head", first.head), ("tail", first.tail)):
-            if classes:
+            if set(classes) & set(group.classes):
                 means = (_rich(row.mean_over(classes)) for row in chosen)
-                table.add_row(f"{name}, mean of {len(classes)}", *means)
+                table.add_row(f"{name}, mean of {len(set(classes) & set(group.classes))}", *means)
         tables.append(table)
     return tables
 
@@ -287,6 +341,8 @@ def short_names(classes: Sequence[str]) -> list[str]:
 
 
 def _legend(group: Group) -> str:
+    if group.rows[0].metric:
+        return f"{group.protocol}: {instance_ap.LEGEND}."
     rule = PROTOCOLS[group.protocol]
     return f"{group.protocol}: a class without any point {rule.absent}; {rule.columns}."
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ssl3d.data.errors import DataError
+from ssl3d.data.spec import DatasetSpec
 from ssl3d.pipeline.evaluation.confusion import Confusion
+from ssl3d.pipeline.evaluation.instance_ap import InstanceScores
 from ssl3d.pipeline.evaluation.protocols import Scores, score
 from ssl3d.pipeline.files import read_json, write_json
 
@@ -32,9 +34,14 @@ def without_seed(split: str) -> str:
     return re.sub(r"-seed\d+(?=-|$)", "", split)
 
 
+def hex_colors(spec: DatasetSpec) -> tuple[str, ...]:
+    """Colors of the classes as "#rrggbb"."""
+    return tuple("#{:02x}{:02x}{:02x}".format(*color) for color in spec.colors.tolist())
+
+
 @dataclass(frozen=True)
 class EvalResult:
-    """One run, evaluated on every original point of one subset.
+    """One run, or predictions that somebody else's program wrote, evaluated on every original point of one subset.
 
     Attributes:
         run, method, backbone, dataset: names.
@@ -53,6 +60,7 @@ class EvalResult:
         augment: words of ``--tta``: which copies of a scan voted beside it.
         held: the sequences (scenes, areas) that the scans belong to, sorted (results from before it was noted: none).
         folds: of summed results: the run of each of ``held``.
+        instances: average precisions of predicted instances; None where none were predicted.
     """
 
     run: str
@@ -75,6 +83,7 @@ class EvalResult:
     augment: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     folds: tuple[str, ...] = ()
+    instances: InstanceScores | None = None
 
     @property
     def name(self) -> str:
@@ -90,6 +99,11 @@ class EvalResult:
     def points(self) -> int:
         return self.confusion.points
 
+    @property
+    def semantic(self) -> bool:
+        """Whether classes of points were predicted, and not instances alone."""
+        return self.points > 0 or self.instances is None
+
     def scores(self, protocol: str) -> Scores:
         """The scores under the protocol of that name. ``DataError`` names the run whose predictions it refuses."""
         try:
@@ -100,7 +114,9 @@ class EvalResult:
     def save(self, path: Path) -> None:
         """Writes JSON, whole or not at all."""
         plain = {item.name: getattr(self, item.name) for item in fields(self)}
-        write_json(path, {**plain, "confusion": self.confusion.to_json(), "schema": SCHEMA}, indent=None)
+        plain["confusion"] = self.confusion.to_json()
+        plain["instances"] = self.instances.to_json() if self.instances is not None else None
+        write_json(path, {**plain, "schema": SCHEMA}, indent=None)
 
     @classmethod
     def load(cls, path: Path) -> EvalResult | None:
@@ -116,6 +132,8 @@ class EvalResult:
             value["confusion"] = Confusion.from_json(value["confusion"])
             lists = {name: tuple(value[name]) for name in ("classes", "colors", "tail")}
             lists |= {name: tuple(value.get(name, ())) for name in ("augment", "held", "folds")}
+            found = value.get("instances")
+            value["instances"] = InstanceScores.from_json(found) if found is not None else None
             return cls(**{**value, **lists})
         except (KeyError, TypeError, ValueError):
             return None

@@ -15,6 +15,7 @@ from ssl3d.pipeline.evaluation.protocols import PROTOCOLS
 from ssl3d.pipeline.evaluation.result import display_name
 from ssl3d.pipeline.files import digest_file
 from ssl3d.pipeline.machine import usable_cores
+from ssl3d.pipeline.product import Product
 from ssl3d.pipeline.progress import Progress
 from ssl3d.pipeline.workspace import Workspace, ensure_numba_cache
 
@@ -137,10 +138,14 @@ class Datasets:
         return self._known[key]
 
 
-def dataset_of(workspace: Workspace, run: RunDirectory) -> PreparedDataset:
+def dataset_of(workspace: Workspace, run: RunDirectory, *, test: bool = False) -> PreparedDataset:
     """The scans that a run was trained on, with the same ones for validation.
 
     The current product of its dataset, or where that was prepared with others for validation, the run's own.
+
+    Args:
+        test: scans for a server are wanted: the current product in any case where the run's own has none (nuScenes'
+            v1.0-test, prepared after the training).
 
     Raises:
         UsageError: the dataset is not prepared any more.
@@ -151,6 +156,8 @@ def dataset_of(workspace: Workspace, run: RunDirectory) -> PreparedDataset:
     current, own = handle.product("prepare"), handle.product("prepare", config.data.key)
     divided = [product and product.manifest.params.get("version") for product in (current, own)]
     key = own.key if own is not None and own.complete and divided[0] != divided[1] else None
+    if test and own is not None and current is not None and _has_test(current) > _has_test(own):
+        key = None
     dataset = PreparedDataset(handle, key=key, val=config.split.val if config.split is not None else ())
     if own is None and not _held_out_alike(dataset, config.data):
         raise DataError(
@@ -169,6 +176,10 @@ def _held_out_alike(dataset: PreparedDataset, data: DatasetRef) -> bool:
     """Whether a dataset has the scans for validation that a run has not seen, as far as names tell."""
     named = PROTOCOLS[dataset.protocol].held != ()
     return dataset.protocol == data.protocol and (named or data.version in (None, dataset.version))
+
+
+def _has_test(product: Product) -> bool:
+    return any(entry.info["subset"] == "test" for entry in product.done.values())
 
 
 def predicting(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -63,7 +63,7 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_file():
-            raise UsageError("there is no such file", where={"file": path}, hint="name the .zip after --check")
+            raise UsageError("there is no such file", where={"file": path}, hint="check the path of the .zip")
         if path.suffix != ".zip":
             raise UsageError(
                 "the name of a submission has to end with .zip: servers refuse others", where={"file": path}
@@ -94,11 +94,17 @@ class Archive:
 
     def read(self, name: str) -> bytes:
         """The content of an entry. DataError when it is damaged."""
+        return b"".join(self.blocks(name, 1 << 24))
+
+    def blocks(self, name: str, size: int) -> Iterator[bytes]:
+        """The content of an entry, at most ``size`` bytes at a time. DataError when it is damaged."""
         info = self._zip.getinfo(name)
         try:
             if info.file_size > LARGEST_RATIO * max(info.compress_size, 1):
                 raise ValueError(f"{info.file_size} bytes from {info.compress_size}")
-            return self._zip.read(info)
+            with self._zip.open(info) as stream:
+                while block := stream.read(size):
+                    yield block
         except Exception as error:  # zlib, CRC, unknown compression, encryption: all mean that it cannot be read
             raise DataError(
                 f"an entry of the archive cannot be unpacked: {error}",

@@ -1,25 +1,30 @@
-"""Predictions as the tools of each dataset read them: one file a scan, or one for a cloud that was cut into scans."""
+"""Predictions as the tools of each dataset read and write them: one file a scan, or one for a cloud that was cut."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ssl3d.data.atomic import replacing, write_whole
-from ssl3d.data.errors import UsageError
+from ssl3d.data.errors import DataError, UsageError
+from ssl3d.data.formats.integers import whole_numbers
+from ssl3d.data.formats.read import inspect, table_blocks
 from ssl3d.data.formats.write import WRITTEN, Labelled, labelled_bytes
 from ssl3d.data.scan import IGNORE, View
 from ssl3d.data.spec import DatasetSpec, load_spec
 from ssl3d.data.text import nearest
 from ssl3d.pipeline.dataset import PreparedDataset, ScanRef
+from ssl3d.pipeline.submission.handed import Handed
 from ssl3d.pipeline.submission.nuscenes import submission_json
 from ssl3d.pipeline.submission.rules import Expected
 
 Labels = npt.NDArray[np.uint8]
+Ids = npt.NDArray[np.integer[Any]]
 _PAIR = np.dtype([("row", "<u4"), ("id", "u1")])
 HIDDEN = "."
 """First letter of folders that hold what is needed to go on, and are no part of a submission."""
@@ -28,15 +33,19 @@ _ROWS = 1 << 22
 
 
 class PredictionFormat(ABC):
-    """How predictions are written.
+    """How predictions are written, and how those of other programs are read.
 
     Attributes:
         name: as typed after ``--format``.
         datasets: whose scans can be written so; () for any.
+        clouds: whether a submitted file speaks of a whole cloud, from which the scans were cut as tiles.
+        strict: whether the official evaluation refuses ids that are none of the dataset's.
     """
 
     name: str
     datasets: tuple[str, ...] = ()
+    clouds: bool = False
+    strict: bool = False
 
     @abstractmethod
     def path(self, scan: ScanRef) -> PurePosixPath:
@@ -54,6 +63,18 @@ class PredictionFormat(ABC):
             label: (n,) uint8 classes, 255 where nothing is predicted.
             view: reads the scan again, for formats that need more than labels.
         """
+
+    @abstractmethod
+    def ids(self, handed: Handed, file: str) -> Iterator[Ids]:
+        """The ids in a file, as they stand there, in blocks. DataError when it cannot be read or holds other things.
+
+        Args:
+            file: as ``submitted`` names it.
+        """
+
+    def classes(self, spec: DatasetSpec) -> Mapping[int, int]:
+        """Id in a file -> class, 255 for ids that stand for none."""
+        return {0: IGNORE, **spec.learning_map}
 
     def size(self, points: int) -> int | None:
         """Bytes of a file, by which a finished one is recognized; None where its being there is enough."""
@@ -83,6 +104,17 @@ class KittiFormat(PredictionFormat):
     def encode(self, label: Labels, spec: DatasetSpec, view: Callable[[], View]) -> bytes:
         return spec.to_raw(label).astype("<u4").tobytes()
 
+    def ids(self, handed: Handed, file: str) -> Iterator[Ids]:
+        """Without the numbers of instances in the upper halves."""
+        content = handed.read(file)
+        if len(content) % 4:
+            raise DataError(
+                f"{len(content)} bytes are no multiple of 4: labels are uint32",
+                where=handed.where(file),
+                hint="write ids.astype('<u4').tofile(file)",
+            )
+        yield np.frombuffer(content, "<u4") & 0xFFFF
+
     def size(self, points: int) -> int:
         return 4 * points
 
@@ -93,6 +125,7 @@ class NuScenesFormat(PredictionFormat):
 
     name = "nuscenes"
     datasets = ("nuscenes",)
+    strict = True
 
     def path(self, scan: ScanRef) -> PurePosixPath:
         return PurePosixPath("lidarseg", scan.subset, f"{scan.alias}_lidarseg.bin")
@@ -100,6 +133,12 @@ class NuScenesFormat(PredictionFormat):
     def encode(self, label: Labels, spec: DatasetSpec, view: Callable[[], View]) -> bytes:
         counts = np.bincount(label[label != IGNORE], minlength=spec.num_classes)
         return (np.where(label == IGNORE, counts.argmax(), label) + 1).astype(np.uint8).tobytes()
+
+    def ids(self, handed: Handed, file: str) -> Iterator[Ids]:
+        yield np.frombuffer(handed.read(file), np.uint8)
+
+    def classes(self, spec: DatasetSpec) -> Mapping[int, int]:
+        return {c + 1: c for c in range(spec.num_classes)}
 
     def size(self, points: int) -> int:
         return points
@@ -112,7 +151,14 @@ class NuScenesFormat(PredictionFormat):
         return files
 
 
-class ScanNetFormat(PredictionFormat):
+class TextFormat(PredictionFormat):
+    """One id a line and point."""
+
+    def ids(self, handed: Handed, file: str) -> Iterator[Ids]:
+        return whole_numbers(handed.blocks(file), handed.where(file))
+
+
+class ScanNetFormat(TextFormat):
     """ScanNet: text, one NYU40 id a line and vertex; 0 where nothing is predicted."""
 
     name = "scannet"
@@ -125,13 +171,14 @@ class ScanNetFormat(PredictionFormat):
         return as_lines(spec.to_raw(label))
 
 
-class Semantic3DFormat(PredictionFormat):
+class Semantic3DFormat(TextFormat):
     """Semantic3D: text, one id 1..8 a line, for every point of a cloud in its order, by the names of the submissions.
 
     Tiles are kept as (row, id) in ``.tiles/`` until the cloud is complete."""
 
     name = "semantic3d"
     datasets = ("semantic3d",)
+    clouds = True
 
     def path(self, scan: ScanRef) -> PurePosixPath:
         return PurePosixPath(f"{HIDDEN}tiles", f"{scan.scan_id}.bin")
@@ -181,6 +228,28 @@ class PointsFormat(PredictionFormat):
         colors[: spec.num_classes] = spec.colors
         points = scan.points + np.asarray(scan.scan["origin"], np.float64)
         return labelled_bytes(f".{self.name}", Labelled(points, spec.to_raw(label), color=colors[label]))
+
+    def ids(self, handed: Handed, file: str) -> Iterator[Ids]:
+        """The column ``label``, or where a .las has none, ``classification``."""
+        with handed.file(file) as path:
+            try:
+                columns = {column.lower() for column in inspect(path).columns}
+                name = "classification" if "label" not in columns and "classification" in columns else "label"
+                for block in table_blocks(path, columns=[name]):
+                    yield _whole(block[name], handed.where(file))
+            except DataError as error:  # of a file that a zip holds, the path is not the user's
+                raise DataError(error.what, where={**error.where, **handed.where(file)}, hint=error.hint) from error
+
+
+def _whole(ids: npt.NDArray[Any], where: Mapping[str, object]) -> Ids:
+    """(n,) whole numbers, which may be stored as others."""
+    if ids.ndim == 1 and ids.dtype.kind in "iub":
+        return ids.astype(np.int64) if ids.dtype.kind == "b" else ids
+    if ids.ndim == 1 and ids.dtype.kind == "f" and np.isfinite(ids).all() and (ids == np.rint(ids)).all():
+        return ids.astype(np.int64)
+    raise DataError(
+        f"labels are {ids.shape} {ids.dtype}, not one whole number a point", where={**where, "field": "label"}
+    )
 
 
 def as_lines(ids: npt.NDArray[np.integer]) -> bytes:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ssl3d.cli import console, options
-from ssl3d.cli.commands import bench_gains, bench_parity, bench_sparse
+from ssl3d.cli.commands import bench_gains, bench_parity, bench_sparse, bench_tta
 from ssl3d.pipeline.machine import package_versions, processor_name, usable_cores
 
 EPILOG = """\
@@ -22,6 +22,7 @@ EPILOG = """\
   ssl3d bench stages --json stages.json
   ssl3d bench sparse --quick          smaller inputs: a look, not a claim
   ssl3d bench gains --dry-run         the plan, and how long it takes
+  ssl3d bench tta                     gains of test-time augmentation
 
 Of speeds the file of --json holds "results", a list of {"name", "rival", "ours", "theirs", "ratio", "unit"} \
 (a ratio above 1: ours is better), and "machine", with the versions of everything that was measured."""
@@ -191,6 +192,7 @@ def streets(
 app.command(epilog=bench_gains.EPILOG)(bench_gains.gains)
 app.command(epilog=bench_sparse.EPILOG)(bench_sparse.sparse)
 app.command(epilog=bench_parity.EPILOG)(bench_parity.parity)
+app.command(epilog=bench_tta.EPILOG)(bench_tta.tta)
 
 
 def finish(rows: list[dict[str, Any]], machine: dict[str, Any], json_file: Path | None, start: float) -> None:

@@ -35,6 +35,14 @@ EPILOG = """\
   ssl3d eval RUN --tta flip,rotate  eight copies of every scan vote
   ssl3d eval --protocol s3dis-6fold one row of six runs, each without an area
                                     (ssl3d split --val Area_3 ...)
+  ssl3d eval --predictions DIR      files of any program
+  ssl3d eval RUN --predictions theirs.zip       beside a run
+
+Predictions lie in a folder or a zip in the format of the dataset's server: sequences/SS/predictions/FFFFFF.label \
+(semantickitti, semanticposs), lidarseg/val/TOKEN_lidarseg.bin (nuscenes), SCAN.txt with a class a line (scannet) or \
+with `mask.txt label confidence` a line (scannet-instance), CLOUD.labels (semantic3d); SCAN.npz, .ply, .las for any \
+dataset. Every scan of the subset needs its file. ScanNet's instances, and those of runs that predict any, are scored \
+with AP, AP50 and AP25.
 
 The report goes to stdout, progress to stderr. RUN is the name, or a beginning or an ending that only one run has."""
 
@@ -71,6 +79,24 @@ def evaluate(
             show_default="the dataset's own",
         ),
     ] = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--predictions",
+            metavar="PATH",
+            help="Score files of any program: a folder or a .zip; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="Of --predictions: semantickitti, nuscenes, scannet, scannet-instance ...",
+            show_default="what the names of the files say",
+        ),
+    ] = None,
     pictures: Annotated[int, typer.Option("--pictures", min=0, metavar="N", help="Also draw N scans of each run.")] = 0,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the report there.", show_default="stdout")
@@ -83,7 +109,7 @@ def evaluate(
     sparse_backend: options.SparseBackend = "native",
     debug: options.Debug = False,
 ) -> None:
-    """Score runs over every original point, and report them side by side.
+    """Score runs, and predictions of any program, over every original point, and report them side by side.
 
     Points that the network left out count too. The name of the protocol stands beside every number.
     """
@@ -94,12 +120,15 @@ def evaluate(
     over_folds = [name for name in protocols or [] if find_protocol(name).folds]
     passes = Passes.parse(tta)
     space = options.open_workspace(workspace, create=False)
-    chosen = choose_runs(space, runs or [], dataset, subset, weights)
+    check_predictions(predictions or [], runs or [], form, subset, pictures, tta)
+    chosen = [] if predictions and not runs else choose_runs(space, runs or [], dataset, subset, weights)
     wholes = choose_wholes(space, chosen, over_folds, subset, every=not runs) if over_folds else []
     if over_folds == protocols:
         parts = {fold.run for folds in wholes for fold in folds}
         chosen = [run for run in chosen if run.name in parts]
     start = time.monotonic()
+    whose = dataset or (chosen[0].config.data.name if chosen else None)
+    given, theirs = score_predictions(space, predictions or [], whose, form, subset)
     with options.sparse_backend(sparse_backend):
         results, pictured = score(
             space,
@@ -112,19 +141,62 @@ def evaluate(
             jobs=jobs,
             device=device,
         )
-    named = protocols or list(dict.fromkeys(run.config.data.protocol for run in chosen))
-    text = write_report([*results, *(summed(folds, results) for folds in wholes)], named, report, out)
+    named = protocols or list(dict.fromkeys([*theirs, *(run.config.data.protocol for run in chosen)]))
+    text = write_report([*given, *results, *(summed(folds, results) for folds in wholes)], named, report, out)
     facts: dict[str, object] = {}
     if out is not None:
         facts["report"] = out
     if pictured:
         facts["pictures"] = "\n".join(map(str, pictured))
     facts["took"] = console.time_text(time.monotonic() - start)
-    best = max(results, key=lambda result: result.scores("nanmean").miou)
-    these = [] if weights == "auto" else ["--weights", weights]
-    then = [options.command_line("predict", best.run, *these, "--out", "predictions")]
+    then = []
+    if results:
+        best = max(results, key=lambda result: result.scores("nanmean").miou)
+        these = [] if weights == "auto" else ["--weights", weights]
+        then = [options.command_line("predict", best.run, *these, "--out", "predictions")]
     if text is None or out is not None or pictured:
-        console.done(f"evaluated {len(results)} run{'s' * (len(results) > 1)} on {subset}", facts, then=then)
+        console.done(f"evaluated {_counted(len(results), len(given))} on {subset}", facts, then=then)
+
+
+def _counted(runs: int, predictions: int) -> str:
+    parts = [f"{runs} run{'s' * (runs > 1)}"] if runs else []
+    parts += [f"{predictions} set{'s' * (predictions > 1)} of predictions"] if predictions else []
+    return " and ".join(parts)
+
+
+def check_predictions(
+    predictions: list[Path], runs: list[str], form: str | None, subset: str, pictures: int, tta: str
+) -> None:
+    """Raises ``UsageError`` for options that need what the command line does not name."""
+    if form is not None and not predictions:
+        raise UsageError("--format says how predictions are read", hint="name them: --predictions DIR")
+    if not predictions:
+        return
+    if subset == "holdout":
+        raise UsageError(
+            "what a split holds out belongs to a run, which predictions in files do not name",
+            where={"--subset": subset},
+            hint="score them on val or train",
+        )
+    if not runs and (pictures or tta != "none"):
+        raise UsageError(
+            "--pictures and --tta need a network",
+            hint="name a run too, or leave them out: files are scored as they are",
+        )
+
+
+def score_predictions(
+    space: Workspace, predictions: list[Path], dataset: str | None, form: str | None, subset: str
+) -> tuple[list[EvalResult], list[str]]:
+    """The scores of files, and the dataset's own protocol."""
+    if not predictions:
+        return [], []
+    from ssl3d.pipeline.dataset import PreparedDataset
+    from ssl3d.pipeline.evaluation.foreign import protocol_for, score_files
+
+    prepared, progress = PreparedDataset(space.dataset(dataset)), console.ConsoleProgress()
+    results = [score_files(prepared, path, form=form, subset=subset, progress=progress) for path in predictions]
+    return results, [protocol_for(prepared, subset)]
 
 
 def choose_runs(

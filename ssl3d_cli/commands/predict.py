@@ -105,7 +105,7 @@ def predict(
             )
         return
     with options.sparse_backend(sparse_backend):
-        prepared = dataset_of(space, directory)
+        prepared = dataset_of(space, directory, test=not subsets or "test" in subsets)
         result = write(
             prepared,
             subject,

@@ -12,7 +12,7 @@ from ssl3d.cli import console, options
 from ssl3d.data.errors import UsageError
 
 LAYOUTS = {
-    "street": ("semantickitti", "nuscenes", "semanticposs", "semantic3d"),
+    "street": ("semantickitti", "nuscenes", "nuscenes-test", "semanticposs", "semantic3d"),
     "rooms": ("scannet", "s3dis"),
 }
 """Of every kind; the first is the one that is written when nobody asks for another."""
@@ -24,6 +24,7 @@ EPILOG = """\
   ssl3d synth street --preset tiny --seed 0 --out streets
   ssl3d prepare semantickitti --root streets
   ssl3d synth street --layout nuscenes --preset tiny --out nuscenes
+  ssl3d synth street --layout nuscenes-test --preset tiny --out test-set
   ssl3d synth rooms --layout scannet --preset tiny --out rooms
 
 tiny: seconds, for tests. small: minutes, for the demo. bench: frozen, for figures. The same preset and seed give the \
@@ -124,5 +125,6 @@ def _points_text(points: dict[str, int]) -> str:
 
 def _say(kind: str, layout: str, preset: str, seed: int, out: Path, made: str, start: float) -> None:
     facts = {"made": made, "where": out, "took": console.time_text(time.monotonic() - start)}
-    then = [options.command_line("prepare", layout, "--root", out)]
+    reader = ("nuscenes", "--version", "v1.0-test") if layout == "nuscenes-test" else (layout,)
+    then = [options.command_line("prepare", *reader, "--root", out)]
     console.done(f"{kind} {preset}, seed {seed}, as {layout}", facts, then=then)

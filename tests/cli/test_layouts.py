@@ -92,3 +92,42 @@ def test_predicted_points_lie_where_the_dataset_has_them(tmp_path: Path, ssl3d) 
         found = cloud.points
         assert found.shape == source.shape
         assert np.abs(np.sort(found, axis=0) - np.sort(source, axis=0)).max() < 1e-3
+
+
+def test_nuscenes_test_scenes_from_the_generator_to_the_server(tmp_path: Path, ssl3d) -> None:
+    """Trained on v1.0-mini, predicted on v1.0-test, which has no labels, and checked as the server checks it."""
+    space = ("--workspace", tmp_path / "workspace", "--jobs", "1")
+    for layout in ("nuscenes", "nuscenes-test"):
+        words = ("--layout", layout, "--preset", "tiny", "--out", tmp_path / layout, "--jobs", "1")
+        assert ssl3d("synth", "street", *words).code == 0
+    assert ssl3d("prepare", "nuscenes", "--root", tmp_path / "nuscenes", *space).code == 0
+    assert ssl3d("split", "--ratio", "40%", *space).code == 0
+    assert ssl3d(*TRAIN, "--device", "cpu", *space).code == 0
+    run = next((tmp_path / "workspace" / "runs").iterdir()).name
+    answer = ssl3d("prepare", "nuscenes", "--root", tmp_path / "nuscenes-test", "--version", "v1.0-test", *space)
+    assert answer.code == 0, answer.err
+    assert "nuscenes val (3 scans" in ssl3d("eval", run, *space).out  # scored where it was held out, as before
+    archive = tmp_path / "ours.zip"
+    answer = ssl3d("predict", run, "--out", tmp_path / "out", "--submit", archive, *space)
+    assert answer.code == 0, answer.err
+    tokens = {
+        row["token"]
+        for row in json.loads((tmp_path / "nuscenes-test/v1.0-test/sample_data.json").read_text())
+        if row["is_key_frame"] and "LIDAR_TOP" in row["filename"]
+    }
+    names = [name for name in zipfile.ZipFile(archive).namelist() if not name.endswith("/")]
+    assert sorted(names) == sorted(
+        ["test/submission.json", *(f"lidarseg/test/{token}_lidarseg.bin" for token in tokens)]
+    )
+    answer = ssl3d("submit", "--check", archive, "--dataset", "nuscenes", "--json", *space[:2])
+    assert answer.code == 0, answer.out
+    found = json.loads(answer.out)
+    assert found["ok"] and found["benchmark"] == "nuscenes" and found["files"] == len(tokens) + 1
+    cut = tmp_path / "cut.zip"
+    with zipfile.ZipFile(cut, "w") as out, zipfile.ZipFile(archive) as source:
+        for name in names[:-1]:
+            out.writestr(name, source.read(name))
+    answer = ssl3d("submit", "--check", cut, "--dataset", "nuscenes", *space[:2])
+    assert answer.code == 1 and "missing" in answer.out
+    answer = ssl3d("predict", run, "--out", tmp_path / "val", "--subset", "val", *space)
+    assert answer.code == 0 and len(list((tmp_path / "val/lidarseg/val").iterdir())) == 3

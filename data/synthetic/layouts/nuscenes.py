@@ -1,4 +1,5 @@
-"""Streets in the layout of nuScenes-lidarseg: v1.0-mini with a 32-beam lidar, six cameras, labels and instances.
+"""Streets in the layout of nuScenes-lidarseg: v1.0-mini with a 32-beam lidar, six cameras, labels and instances; and
+v1.0-test, which has neither labels nor instances nor boxes (``nuscenes_test``).
 
 Of its 32 classes these never occur: animal; child, construction worker, personal mobility, police officer, stroller
 and wheelchair; debris and bicycle rack; bendy bus, ambulance and police car; static.other. Every evaluated class does.
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -38,7 +39,6 @@ from ssl3d.data.synthetic.rng import Rng
 from ssl3d.data.synthetic.traffic import MOVING, WALKING
 from ssl3d.data.synthetic.world import World
 
-VERSION = "v1.0-mini"
 RINGS = 32
 SAMPLE_SECONDS = 0.5
 SWEEP_SECONDS = 0.25
@@ -113,12 +113,44 @@ _SCENES = (
     ("scene-1094", "country"),
     ("scene-1100", "highway"),
 )
+_TEST_SCENES = (
+    ("scene-0077", "suburb"),
+    ("scene-0080", None),
+    ("scene-0111", "terrace"),
+    ("scene-0114", "inner city"),
+)
 _VALIDATION = ("scene-0103", "scene-0916")
-SIZES = {
-    "tiny": Size(_SCENES[:3], 3, 256, 0.08),
-    "small": Size(_SCENES, 6, 540, 0.2),
-    "bench": Size(_SCENES, 40, 1084, 0.25),
-}
+
+
+@dataclass(frozen=True)
+class Release:
+    """A version as it is published. ``subsets``: names of scenes, of all presets together."""
+
+    version: str
+    sizes: Mapping[str, Size]
+    subsets: Mapping[str, tuple[str, ...]]
+    labelled: bool = True
+
+
+MINI = Release(
+    "v1.0-mini",
+    {
+        "tiny": Size(_SCENES[:3], 3, 256, 0.08),
+        "small": Size(_SCENES, 6, 540, 0.2),
+        "bench": Size(_SCENES, 40, 1084, 0.25),
+    },
+    {"train": tuple(name for name, _ in _SCENES if name not in _VALIDATION), "val": _VALIDATION},
+)
+TEST = Release(
+    "v1.0-test",
+    {
+        "tiny": Size(_TEST_SCENES[:2], 2, 256, 0.08),
+        "small": Size(_TEST_SCENES, 6, 540, 0.2),
+        "bench": Size(_TEST_SCENES, 40, 1084, 0.25),
+    },
+    {"test": tuple(name for name, _ in _TEST_SCENES)},
+    labelled=False,
+)
 
 
 class Thing(NamedTuple):
@@ -164,10 +196,14 @@ def frame_of(preset: str, seed: int, unit: Unit, channel: str, mount: Mount, swe
     return Frame(time, stamp, token(preset, seed, "sample_data", channel, stamp), file)
 
 
-@lru_cache(maxsize=1)
-def place(preset: str, seed: int, scene: str) -> World:
+def place(release: Release, preset: str, seed: int, scene: str) -> World:
     """The world of a scene; its name is a scene seed of its own."""
-    size, number = SIZES[preset], int(scene[-4:])
+    return _place(release.sizes[preset], preset, seed, scene)
+
+
+@lru_cache(maxsize=1)
+def _place(size: Size, preset: str, seed: int, scene: str) -> World:
+    number = int(scene[-4:])
     style = dict(size.scenes)[scene]
     drive = (size.samples * SAMPLE_SECONDS, 8.0 + 0.5 * (number % 5), PRESETS[preset].ground_cell, style)
     world = make_world("nuscenes", preset, seed, number, drive)
@@ -190,51 +226,51 @@ def things(world: World) -> dict[int, Thing]:
 
 
 class NuScenesLayout(StreetLayout):
-    name = "nuscenes"
-    version = 1
-    owned: tuple[str, ...] = (
-        f"{VERSION}/*.json",
-        "samples/*/n900-*",
-        "sweeps/*/n900-*",
-        f"lidarseg/{VERSION}/*_lidarseg.bin",
-        f"panoptic/{VERSION}/*_panoptic.npz",
-        "maps/*.png",
-        *captions.OWNED,
-    )
+    """Writes one version; what it holds is ``release``."""
+
+    version = 2
     foreign = "samples/*"
     block = 6
 
+    def __init__(self, name: str, release: Release) -> None:
+        self.name, self.release = name, release
+        labels = (
+            f"lidarseg/{release.version}/*_lidarseg.bin",
+            f"panoptic/{release.version}/*_panoptic.npz",
+        )
+        recorded = (f"{release.version}/*.json", "samples/*/n900-*", "sweeps/*/n900-*", "maps/*.png", *captions.OWNED)
+        self.owned: tuple[str, ...] = (*recorded, *labels) if release.labelled else recorded
+
     def units(self, preset: str) -> list[Unit]:
-        size = SIZES[preset]
+        size = self.release.sizes[preset]
         return [Unit(scene, k) for scene, _ in size.scenes for k in range(size.samples)]
 
     def subsets(self, preset: str) -> dict[str, list[str]]:
-        names = [scene for scene, _ in SIZES[preset].scenes]
-        return {
-            "train": [name for name in names if name not in _VALIDATION],
-            "val": [name for name in names if name in _VALIDATION],
-        }
+        names = [scene for scene, _ in self.release.sizes[preset].scenes]
+        return {subset: [name for name in names if name in members] for subset, members in self.release.subsets.items()}
 
-    def _label_file(self, out: Path, preset: str, seed: int, unit: Unit) -> Path:
-        lidar = frame_of(preset, seed, unit, LIDAR, make_rig(0, 0.1)[LIDAR])
-        return out / label_file(lidar.token)
+    def _labels(self, lidar: Frame) -> tuple[str, ...]:
+        """The files of labels and of instances of a scan, below the root; nothing where there are none."""
+        version = self.release.version
+        return (label_file(version, lidar.token), panoptic_file(version, lidar.token)) * self.release.labelled
 
     def finished(self, out: Path, preset: str, seed: int, unit: Unit) -> bool:
         rig = make_rig(0, 0.1)
         frames = {channel: frame_of(preset, seed, unit, channel, mount) for channel, mount in rig.items()}
-        lidar = frames[LIDAR]
-        files = [out / frame.file for frame in frames.values()]
-        files += [out / label_file(lidar.token), out / panoptic_file(lidar.token)]
-        if unit.index + 1 < SIZES[preset].samples:
+        lidar, size = frames[LIDAR], self.release.sizes[preset]
+        labels = [out / file for file in self._labels(lidar)]
+        files = [*(out / frame.file for frame in frames.values()), *labels]
+        if unit.index + 1 < size.samples:
             files.append(out / frame_of(preset, seed, unit, LIDAR, rig[LIDAR], sweep=True).file)
         if not all(file.exists() for file in files) or not captions.part_written(out, caption_part(unit)):
             return False
-        rays = RINGS * SIZES[preset].steps
-        points, labels = (out / lidar.file).stat().st_size, (out / label_file(lidar.token)).stat().st_size
-        return (points, labels) == (20 * rays, rays)
+        rays = RINGS * size.steps
+        return (out / lidar.file).stat().st_size == 20 * rays and all(
+            file.stat().st_size == rays for file in labels[:1]
+        )
 
     def write(self, out: Path, preset: str, seed: int, unit: Unit) -> None:
-        world, size = place(preset, seed, unit.group), SIZES[preset]
+        world, size = place(self.release, preset, seed, unit.group), self.release.sizes[preset]
         rig = make_rig(world.key, size.image_scale)
         if not captions.part_written(out, caption_part(unit)):
             seen = [
@@ -250,17 +286,20 @@ class NuScenesLayout(StreetLayout):
             write_file(out / frame.file, points.tobytes())
         frame = frame_of(preset, seed, unit, LIDAR, rig[LIDAR])
         points, label, instance = _turn(world, frame, rig[LIDAR], size.steps)
-        write_file(out / panoptic_file(frame.token), _packed(_panoptic(world, label, instance)))
-        write_file(out / label_file(frame.token), label.tobytes())
+        contents = (label.tobytes(), _packed(_panoptic(world, label, instance)))
+        for file, content in zip(self._labels(frame), contents, strict=False):
+            write_file(out / file, content)
         write_file(out / frame.file, points.tobytes())
 
     def count(self, out: Path, preset: str, seed: int, unit: Unit) -> Counts:
-        return named_counts(np.fromfile(self._label_file(out, preset, seed, unit), np.uint8), CATEGORIES)
+        files = self._labels(frame_of(preset, seed, unit, LIDAR, make_rig(0, 0.1)[LIDAR]))
+        found = np.fromfile(out / files[0], np.uint8) if files else np.zeros(0, np.uint8)
+        return named_counts(found, CATEGORIES)
 
     def write_tables(self, out: Path, preset: str, seed: int) -> None:
         from ssl3d.data.synthetic.layouts.nuscenes_tables import write_tables
 
-        write_tables(out, preset, seed, self.units(preset))
+        write_tables(out, self.release, preset, seed, self.units(preset))
         captions.join_parts(out, [caption_part(unit) for unit in self.units(preset)], "nuscenes", NOISE)
 
     def payload(self, out: Path, preset: str, seed: int) -> Iterator[Path]:
@@ -268,16 +307,16 @@ class NuScenesLayout(StreetLayout):
         for unit in self.units(preset):
             lidar = frame_of(preset, seed, unit, LIDAR, rig[LIDAR])
             yield out / lidar.file
-            yield out / label_file(lidar.token)
-        yield from sorted((out / VERSION).glob("*.json"))
+            yield from (out / file for file in self._labels(lidar)[:1])
+        yield from sorted((out / self.release.version).glob("*.json"))
 
 
-def label_file(lidar_token: str) -> str:
-    return f"lidarseg/{VERSION}/{lidar_token}_lidarseg.bin"
+def label_file(version: str, lidar_token: str) -> str:
+    return f"lidarseg/{version}/{lidar_token}_lidarseg.bin"
 
 
-def panoptic_file(lidar_token: str) -> str:
-    return f"panoptic/{VERSION}/{lidar_token}_panoptic.npz"
+def panoptic_file(version: str, lidar_token: str) -> str:
+    return f"panoptic/{version}/{lidar_token}_panoptic.npz"
 
 
 def caption_part(unit: Unit) -> str:
@@ -316,7 +355,12 @@ def _turn(
     elevation = (-30.67 + 4.0 / 3.0 * ring) * (math.pi / 180.0)
     azimuth = -172.0 * math.pi / 180.0 - column * (2.0 * math.pi / steps)
     directions = unit_vectors(elevation, azimuth)
-    back = shoot(scene, pose_of(ego, mount), directions, numbers, Rng(world.key, 52, frame.stamp).key, nearest=0.15)
+    pose = pose_of(ego, mount)
+    back = shoot(scene, pose, directions, numbers, Rng(world.key, 52, frame.stamp).key, nearest=0.15)
+    weak = np.flatnonzero(back.distance == 0.0)  # this lidar loses less than SemanticKITTI's: a second pulse
+    more = shoot(scene, pose, directions[weak], numbers[weak], Rng(world.key, 55, frame.stamp).key, nearest=0.15)
+    for name in ("distance", "value", "label", "instance"):
+        getattr(back, name)[weak] = getattr(more, name)
     lost = back.distance == 0.0
     distance = np.where(lost, 0.45 * np.mod(numbers * 0.6180339887498949, 1.0), back.distance)
     points = np.empty((len(numbers), 5), np.float32)
@@ -342,4 +386,4 @@ def _packed(values: npt.NDArray[np.uint16]) -> bytes:
     return buffer.getvalue()
 
 
-LAYOUT: StreetLayout = NuScenesLayout()
+LAYOUT: StreetLayout = NuScenesLayout("nuscenes", MINI)

@@ -21,9 +21,8 @@ from ssl3d.data.synthetic.layouts.boxes import Box, box_of
 from ssl3d.data.synthetic.layouts.nuscenes import (
     CATEGORIES,
     SAMPLE_SECONDS,
-    SIZES,
-    VERSION,
     Frame,
+    Release,
     Thing,
     frame_of,
     label_file,
@@ -74,16 +73,19 @@ _MOVING = 252
 Row = dict[str, Any]
 
 
-def write_tables(out: Path, preset: str, seed: int, units: list[Unit]) -> None:
-    """All tables, unless all are there; and the picture of a map that one of them names."""
+def write_tables(out: Path, release: Release, preset: str, seed: int, units: list[Unit]) -> None:
+    """All tables, unless all are there; and the picture of a map that one of them names.
+
+    Without labels, those of labels, instances and boxes are empty, as the publisher has them.
+    """
     if not (out / _MAP).exists():
         buffer = io.BytesIO()
         Image.fromarray(np.full((16, 16), 255, np.uint8)).save(buffer, format="PNG")
         write_file(out / _MAP, buffer.getvalue())
-    files = {name: out / VERSION / f"{name}.json" for name in TABLES}
+    files = {name: out / release.version / f"{name}.json" for name in TABLES}
     if all(file.exists() for file in files.values()):
         return
-    tables = _Tables(out, preset, seed)
+    tables = _Tables(out, release, preset, seed)
     for scene, members in groupby(units, key=lambda unit: unit.group):
         tables.add_scene(scene, list(members))
     for name, file in files.items():
@@ -91,8 +93,8 @@ def write_tables(out: Path, preset: str, seed: int, units: list[Unit]) -> None:
 
 
 class _Tables:
-    def __init__(self, out: Path, preset: str, seed: int) -> None:
-        self.out, self.preset, self.seed = out, preset, seed
+    def __init__(self, out: Path, release: Release, preset: str, seed: int) -> None:
+        self.out, self.release, self.preset, self.seed = out, release, preset, seed
         self.rows: dict[str, list[Row]] = {name: [] for name in TABLES}
         for channel in CHANNELS:
             kind = "lidar" if channel == LIDAR else "camera"
@@ -116,8 +118,8 @@ class _Tables:
         return str(row["token"])
 
     def add_scene(self, scene: str, units: list[Unit]) -> None:
-        world = place(self.preset, self.seed, scene)
-        rig = make_rig(world.key, SIZES[self.preset].image_scale)
+        world = place(self.release, self.preset, self.seed, scene)
+        rig = make_rig(world.key, self.release.sizes[self.preset].image_scale)
         log = self._add(
             "log",
             scene,
@@ -144,7 +146,8 @@ class _Tables:
             self.rows["sample"].append({"token": mine, **fields, "scene_token": self._token("scene", scene)})
         for channel, mount in rig.items():
             self._add_sensor(world, scene, channel, mount, units, samples)
-        self._add_annotations(world, scene, units, samples)
+        if self.release.labelled:
+            self._add_annotations(world, scene, units, samples)
 
     def _add_sensor(
         self, world: World, scene: str, channel: str, mount: Mount, units: list[Unit], samples: list[str]
@@ -192,9 +195,10 @@ class _Tables:
                     "next": after,
                 }
             )
-            if is_key and channel == LIDAR:
+            if is_key and channel == LIDAR and self.release.labelled:
                 for table, file in (("lidarseg", label_file), ("panoptic", panoptic_file)):
-                    row = {"token": frame.token, "sample_data_token": frame.token, "filename": file(frame.token)}
+                    name = file(self.release.version, frame.token)
+                    row = {"token": frame.token, "sample_data_token": frame.token, "filename": name}
                     self.rows[table].append(row)
 
     def _add_annotations(self, world: World, scene: str, units: list[Unit], samples: list[str]) -> None:
@@ -204,7 +208,7 @@ class _Tables:
         seen: dict[int, list[Row]] = {}
         for unit, sample in zip(units, samples, strict=True):
             lidar = frame_of(self.preset, self.seed, unit, LIDAR, make_rig(world.key, 0.1)[LIDAR])
-            with np.load(self.out / panoptic_file(lidar.token)) as archive:
+            with np.load(self.out / panoptic_file(self.release.version, lidar.token)) as archive:
                 hits = np.bincount(archive["data"], minlength=32000)
             time = unit.index * SAMPLE_SECONDS
             solids, ground = world.scene(time).solids, ego_at(world, time).place[2]

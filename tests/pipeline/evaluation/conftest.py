@@ -216,3 +216,31 @@ def make_subject(tmp_path: Path, make_segmenter: Callable[..., Segmenter]) -> Ca
         return Subject(**{**facts, **changes})
 
     return make
+
+
+def _official_scores(truth_files: list[Path], prediction_files: list[Path]) -> tuple[float, float, list[float]]:
+    """The official evaluator in slow motion: raw ids of both files through the learning map, one point at a time."""
+    spec = load_spec("semantickitti")
+    learning_map = {raw: 0 if train == 255 else train + 1 for raw, train in spec.learning_map.items()}
+    counts = [[0] * 20 for _ in range(20)]
+    for truth_file, prediction_file in zip(truth_files, prediction_files, strict=True):
+        truth, prediction = (np.fromfile(file, np.uint32).tolist() for file in (truth_file, prediction_file))
+        assert len(truth) == len(prediction)
+        for gt, pred in zip(truth, prediction, strict=True):
+            counts[learning_map[pred & 0xFFFF]][learning_map[gt & 0xFFFF]] += 1
+    for row in counts:
+        row[0] = 0  # points without a truth
+    iou, correct, predicted = [], 0, 0
+    for c in range(1, 20):
+        tp = counts[c][c]
+        fp = sum(counts[c]) - tp
+        fn = sum(row[c] for row in counts) - tp
+        iou.append(tp / (tp + fp + fn + 1e-15))
+        correct, predicted = correct + tp, predicted + tp + fp
+    return sum(iou) / 19, correct / (predicted + 1e-15), iou
+
+
+@pytest.fixture(scope="session")
+def official_scores() -> Callable[[list[Path], list[Path]], tuple[float, float, list[float]]]:
+    """Files of truth, files of predictions -> mIoU, accuracy, IoU of SemanticKITTI."""
+    return _official_scores

@@ -26,6 +26,7 @@ from ssl3d.pipeline.evaluation.write import predict
 from ssl3d.pipeline.progress import Silent
 
 MakeSubject = Callable[..., Subject]
+Official = Callable[[list[Path], list[Path]], tuple[float, float, list[float]]]
 
 
 class Heard(Silent):
@@ -36,31 +37,14 @@ class Heard(Silent):
         self.said.append(text)
 
 
-def official_scores(truth_files: list[Path], prediction_files: list[Path]) -> tuple[float, float, list[float]]:
-    """The official evaluator in slow motion: raw ids of both files through the learning map, one point at a time."""
-    spec = load_spec("semantickitti")
-    learning_map = {raw: 0 if train == 255 else train + 1 for raw, train in spec.learning_map.items()}
-    counts = [[0] * 20 for _ in range(20)]
-    for truth_file, prediction_file in zip(truth_files, prediction_files, strict=True):
-        truth, prediction = (np.fromfile(file, np.uint32).tolist() for file in (truth_file, prediction_file))
-        assert len(truth) == len(prediction)
-        for gt, pred in zip(truth, prediction, strict=True):
-            counts[learning_map[pred & 0xFFFF]][learning_map[gt & 0xFFFF]] += 1
-    for row in counts:
-        row[0] = 0  # points without a truth
-    iou, correct, predicted = [], 0, 0
-    for c in range(1, 20):
-        tp = counts[c][c]
-        fp = sum(counts[c]) - tp
-        fn = sum(row[c] for row in counts) - tp
-        iou.append(tp / (tp + fp + fn + 1e-15))
-        correct, predicted = correct + tp, predicted + tp + fp
-    return sum(iou) / 19, correct / (predicted + 1e-15), iou
-
-
 @pytest.mark.parametrize("reach", [1e6, 25.0])
 def test_scores_are_those_of_the_official_evaluator_on_the_written_files(
-    prepared: PreparedDataset, make_subject: MakeSubject, kitti_root: Path, tmp_path: Path, reach: float
+    prepared: PreparedDataset,
+    make_subject: MakeSubject,
+    kitti_root: Path,
+    tmp_path: Path,
+    official_scores: Official,
+    reach: float,
 ) -> None:
     subject = make_subject(reach=reach)
     result = evaluate(prepared, subject, jobs=2)
@@ -82,7 +66,9 @@ WORDS = st.builds(lambda raw, instance: raw | instance << 16, RAW_IDS, st.intege
 
 
 @given(st.lists(st.lists(st.tuples(WORDS, WORDS), max_size=40), min_size=1, max_size=3))
-def test_any_pair_of_label_files_scores_as_the_official_evaluator(scans: list[list[tuple[int, int]]]) -> None:
+def test_any_pair_of_label_files_scores_as_the_official_evaluator(
+    official_scores: Official, scans: list[list[tuple[int, int]]]
+) -> None:
     """Predictions of any raw id here, "unlabeled" and moving classes included."""
     spec = load_spec("semantickitti")
     table = spec.lut()[0]
@@ -149,14 +135,14 @@ class Killer(Silent):
 def scans_predicted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which scans the network looks at from now on."""
     seen: list[str] = []
-    original = Predictor.labels
+    original = Predictor.predictions
 
-    def labels(self: Predictor, keys: Any, load: Any) -> Any:
+    def predictions(self: Predictor, keys: Any, load: Any) -> Any:
         keys = list(keys)
         seen.extend(scan.scan_id for scan in keys)
         return original(self, keys, load)
 
-    monkeypatch.setattr(Predictor, "labels", labels)
+    monkeypatch.setattr(Predictor, "predictions", predictions)
     return seen
 
 

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from ssl3d.data.errors import UsageError
-from ssl3d.data.scan import View
-from ssl3d.models.backbones.base import Segmenter
+from ssl3d.data.scan import IGNORE, View
+from ssl3d.models.backbones.base import Inputs, InputSpec, Segmenter
 from ssl3d.pipeline.evaluation.passes import Passes
 from ssl3d.pipeline.evaluation.predictor import Predictor
 from ssl3d.pipeline.evaluation.result import display_name
@@ -88,3 +90,81 @@ def test_the_mean_over_the_copies_decides(make_segmenter: MakeSegmenter, make_vi
     segmenter.head = Sided()
     assert (Predictor(segmenter, "cpu", passes=Passes.parse("flip,rotate")).label(view) == 1).all()
     assert Sided.calls == 8
+
+
+class Watched(InputSpec):
+    """Notes how many points every block has, and how many inputs are in memory at a time."""
+
+    def __init__(self, inner: InputSpec) -> None:
+        self.inner = inner
+        self.points: list[int] = []
+        self.alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+        self.most = 0
+
+    def prepare(self, views: Sequence[View]) -> Inputs:
+        inputs = self.inner.prepare(views)
+        self.points.append(sum(map(len, views)))
+        self.alive.add(inputs.rows)
+        self.most = max(self.most, len(self.alive))
+        return inputs
+
+    def labels(self, inputs: Inputs, y: torch.Tensor) -> torch.Tensor:
+        return self.inner.labels(inputs, y)
+
+
+def spread(n: int) -> View:
+    """``n`` points, one a square meter: a larger cloud is a wider one."""
+    rng = np.random.default_rng(n)
+    points = np.c_[rng.uniform(0, n**0.5, (n, 2)), rng.uniform(0, 1, n)].astype(np.float32)
+    rows = np.stack([np.zeros(n, np.int64), np.arange(n)], 1)
+    return View(points, {}, rows, np.full(n, IGNORE, np.uint8), scan={"scan_id": str(n)})
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+@pytest.mark.parametrize("words", ["none", "flip"])
+def test_what_is_looked_at_does_not_grow_with_the_cloud(
+    make_segmenter: MakeSegmenter, words: str, prefetch: bool
+) -> None:
+    """Eight and thirty-two times the points: blocks are as large, and as few of them are in memory."""
+    largest, most = {}, {}
+    for n in (2_000, 16_000, 64_000):
+        network = make_segmenter()
+        watched = Watched(network.backbone.input_spec)
+        network.backbone.input_spec = watched
+        passes = replace(Passes.parse(words), block_points=2_000, overlap=3.0)
+        label = Predictor(network, "cpu", passes=passes, prefetch=prefetch).label(spread(n))
+        assert len(label) == n and (label != IGNORE).all()
+        assert len(watched.points) >= passes.copies * n / 2_000
+        largest[n], most[n] = max(watched.points), watched.most
+    assert largest[64_000] <= 1.7 * 2_000  # 3 m around a block of 32 x 62 m
+    assert largest[64_000] <= 1.2 * largest[16_000]
+    assert max(most.values()) <= 4
+
+
+def test_blocks_vote_where_they_overlap(make_segmenter: MakeSegmenter) -> None:
+    """Each block is told apart by a class of its own: in the overlap, the mean of their probabilities counts."""
+    view = spread(400)
+    passes = Passes(block_points=200, overlap=4.0)
+    low, high = passes.blocks(view)
+    both = np.intersect1d(low.rows[:, 1], high.rows[:, 1])
+    assert 20 < len(both) < 300
+
+    class Told(torch.nn.Module):
+        """0.6 for class 1 in the first block; 0.9 for class 2 in the second."""
+
+        calls = 0
+
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            share = torch.tensor([[0.3, 0.6, 0.1], [0.05, 0.05, 0.9]][Told.calls]).log()
+            Told.calls += 1
+            return share.expand(len(features), 3)
+
+    network = make_segmenter(classes=3)
+    network.head = Told()
+    predictor = Predictor(network, "cpu", passes=passes, prefetch=False)
+    ((_, found),) = predictor.predictions([0], lambda _: view, scores=True)
+    assert found.scores is not None
+    alone = np.setdiff1d(low.rows[:, 1], both), np.setdiff1d(high.rows[:, 1], both)
+    np.testing.assert_allclose(found.scores[both], np.tile([0.175, 0.325, 0.5], (len(both), 1)), atol=1e-6)
+    np.testing.assert_allclose(found.scores[alone[0]], np.tile([0.3, 0.6, 0.1], (len(alone[0]), 1)), atol=1e-6)
+    assert set(found.label[alone[0]]) == {1} and set(found.label[alone[1]]) == {2} == set(found.label[both])

@@ -4,6 +4,7 @@ import csv
 import html.parser
 import io
 import json
+import math
 import re
 import statistics
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from rich.console import Console
 
 from ssl3d.data.errors import UsageError
 from ssl3d.data.spec import load_spec
+from ssl3d.pipeline.evaluation.confusion import Confusion
+from ssl3d.pipeline.evaluation.instance_ap import InstanceScores
 from ssl3d.pipeline.evaluation.report import FORMATS, Report
 from ssl3d.pipeline.evaluation.report_formats import short_names
 from ssl3d.pipeline.evaluation.result import EvalResult
@@ -258,3 +261,85 @@ def test_results_survive_the_disk_and_damage_is_not_believed(make_result: MakeRe
     for damaged in (whole[:-30], "", "[]", whole.replace('"schema": 1', '"schema": 2'), whole.replace("classes", "c")):
         path.write_text(damaged)
         assert EvalResult.load(path) is None
+
+
+# ---------------------------------------------------------------- instances
+
+
+def instances(*ap: float) -> InstanceScores:
+    """Of the classes 0 and 2; AP50 and AP25 are larger by 0.1 and 0.2."""
+    ap50, ap25 = (tuple(value + more for value in ap) for more in (0.1, 0.2))
+    return InstanceScores((0, 2), ap, ap50, ap25, targets=tuple(0 if math.isnan(value) else 3 for value in ap))
+
+
+def test_average_precisions_stand_in_a_group_of_their_own(make_result: MakeResult) -> None:
+    results = [
+        make_result("a", instances=instances(0.5, 0.3)),
+        make_result("b", instances=instances(0.4, 0.4)),
+        make_result("c"),
+    ]
+    report = Report(results, ["nanmean"])
+    assert [(group.protocol, group.classes, len(group.rows)) for group in report.groups] == [
+        ("nanmean", ("car", "other-vehicle", "traffic-sign"), 3),
+        ("scannet-instance", ("car", "traffic-sign"), 6),
+    ]
+    found = {(row.name, row.metric): [cell.value for cell in row.cells] for row in report.groups[1].rows}
+    assert found["a", "AP"] == pytest.approx([40, 50, 30])
+    assert found["a", "AP50"] == pytest.approx([50, 60, 40])
+    assert found["b", "AP25"] == pytest.approx([60, 60, 60])
+    best = {(row.name, row.metric): [cell.best for cell in row.cells] for row in report.groups[1].rows}
+    assert best["a", "AP"] == [False, True, False] and best["b", "AP"] == [False, False, True]
+    for write in (Report.markdown, Report.latex, Report.html):
+        text = write(report)
+        assert "scannet-instance AP50" in text and "overlaps 0.50, 0.55 .. 0.90" in text
+    for width in (60, 200):
+        text = drawn(report, width)
+        assert "AP25" in text and "mean" in text
+    assert "AP (scannet-instance)" in drawn(Report(results[:1], ["nanmean"]), 50)
+
+
+def test_machines_get_average_precisions_beside_the_classes(make_result: MakeResult) -> None:
+    alone = make_result("d", (0, 0, 0), instances=instances(0.25, math.nan))
+    alone = replace(alone, confusion=Confusion(3))
+    report = Report(
+        [make_result("a", instances=instances(0.5, 0.3)), alone, make_result("c")], ["nanmean", "semantickitti"]
+    )
+    runs = json.loads(report.json())["runs"]
+    assert [(run["run"], run["protocol"]) for run in runs] == [
+        ("a", "nanmean"), ("c", "nanmean"), ("a", "semantickitti"), ("c", "semantickitti"), ("d", "scannet-instance"),
+    ]  # fmt: skip
+    assert "instances" not in runs[1]
+    assert runs[0]["instances"] == runs[2]["instances"]
+    assert runs[0]["instances"]["ap"] == pytest.approx(40)
+    assert runs[0]["instances"]["classes"]["traffic-sign"] == {
+        "ap": pytest.approx(30), "ap50": pytest.approx(40), "ap25": pytest.approx(50), "targets": 3
+    }  # fmt: skip
+    assert (runs[4]["miou"], runs[4]["iou"], runs[4]["instances"]["ap"]) == (None, {}, 25)
+    assert runs[4]["instances"]["classes"]["traffic-sign"]["ap"] is None
+    lines = list(csv.DictReader(io.StringIO(report.csv())))
+    assert [(line["run"], line["miou"] == "", line["ap50"] == "") for line in lines] == [
+        ("a", False, False), ("c", False, True), ("a", False, False), ("c", False, True), ("d", True, False),
+    ]  # fmt: skip
+    assert (lines[4]["ap:car"], lines[4]["ap:traffic-sign"]) == ("25.0", "")
+
+
+def test_average_precisions_are_averaged_over_seeds(make_result: MakeResult) -> None:
+    results = [make_result(f"a{seed}", seed=seed, instances=instances(0.5 - 0.1 * seed, 0.3)) for seed in (0, 1)]
+    means = [row for row in Report(results, ["nanmean"]).groups[1].rows if row.seeds == 2]
+    assert [row.metric for row in means] == ["AP", "AP50", "AP25"]
+    assert means[0].cells[1].text() == "45.0 ± 7.1"
+
+
+def test_kept_results_hold_average_precisions(make_result: MakeResult, tmp_path: Path) -> None:
+    result = make_result("a", instances=instances(0.5, math.nan))
+    result.save(tmp_path / "r.json")
+    found = EvalResult.load(tmp_path / "r.json")
+    assert found is not None and found.instances is not None and result.instances is not None
+    assert found.instances.to_json() == result.instances.to_json() and math.isnan(found.instances.ap[1])
+    value = json.loads((tmp_path / "r.json").read_text())
+    for damaged in ({"ap": [1]}, {"classes": [0]}, {"targets": None}):
+        (tmp_path / "r.json").write_text(json.dumps({**value, "instances": {**value["instances"], **damaged}}))
+        assert EvalResult.load(tmp_path / "r.json") is None
+    del value["instances"]  # from before there were any
+    (tmp_path / "r.json").write_text(json.dumps(value))
+    assert EvalResult.load(tmp_path / "r.json") == make_result("a")

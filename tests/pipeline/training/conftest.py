@@ -40,6 +40,7 @@ staged = ssl3d_test_phases:Staged
 nothing = ssl3d_test_phases:Nothing
 rounds = ssl3d_test_phases:Rounds
 remembering = ssl3d_test_state:Remembering
+grouped = ssl3d_test_instances:Grouped
 """
 
 
@@ -62,7 +63,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         os.environ["PYTHONPATH"] = before
 
 
-def write_layers(root: Path, points: int = 400, seed: int = 0) -> Path:
+def _write_layers(root: Path, points: int = 400, seed: int = 0) -> Path:
     """SemanticKITTI's layout; the class of a point is the layer of height that it lies in."""
     rng = np.random.default_rng(seed)
     raw = np.array([40, 10, 50, 70], np.uint32)
@@ -85,9 +86,15 @@ def write_layers(root: Path, points: int = 400, seed: int = 0) -> Path:
 
 
 @pytest.fixture(scope="session")
+def write_layers() -> Callable[..., Path]:
+    """``write_layers(root, points=400)``: SemanticKITTI's layout, as ``prepared`` has it."""
+    return _write_layers
+
+
+@pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workspace folder of a prepared and split dataset: 3 labelled scans, 7 unlabelled ones."""
-    root = write_layers(tmp_path_factory.mktemp("layers"))
+    root = _write_layers(tmp_path_factory.mktemp("layers"))
     space = Workspace.open(tmp_path_factory.mktemp("prepared") / "ws")
     prepare(space, "semantickitti", root, PrepareParams(), jobs=1)
     split(space, SplitParams(ratio="30%"))
