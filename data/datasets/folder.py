@@ -17,7 +17,7 @@ import xxhash
 from ssl3d.data.datasets.beside import Beside
 from ssl3d.data.datasets.clouds import Block, CloudReader, Frame
 from ssl3d.data.datasets.folder_config import HIDDEN_ID, HINT, FolderConfig
-from ssl3d.data.datasets.folder_files import cloud_options, cloud_source, label_source, wanted_columns
+from ssl3d.data.datasets.folder_files import cloud_options, cloud_source, label_column, label_source, wanted_columns
 from ssl3d.data.datasets.folder_frames import POSES, cameras, read_pose
 from ssl3d.data.datasets.folder_survey import survey
 from ssl3d.data.datasets.raw import map_labels
@@ -113,19 +113,8 @@ class Folder(CloudReader):
         return np.flatnonzero(np.logical_and.reduce(masks)) if masks else None
 
     def _labels(self, path: str, cloud: str, rows: int) -> Beside:
-        labels = self.config.labels
-        assert labels is not None
         source = label_source(self.config, path)
-        if labels.column in source.columns:
-            name = labels.column
-        elif len(source.columns) == 1:
-            name = next(iter(source.columns))
-        else:
-            raise DataError(
-                f"there is no column {labels.column!r}",
-                where={"file": path, "field": "labels.column"},
-                hint=f"the file has {', '.join(source.columns)}",
-            )
+        name = label_column(self.config, source)
         return Beside(path, cloud, source.tables([name], rows), name)
 
     def _columns(self, path: str, table: Table) -> dict[str, Array]:

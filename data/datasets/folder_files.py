@@ -32,6 +32,19 @@ def label_source(config: FolderConfig, path: str) -> Source:
     return open_source(path, labels, _options(labels, labels.names or (labels.column,)))
 
 
+def label_column(config: FolderConfig, source: Source) -> str:
+    """The column of a file of labels that holds them: the only one, or the one that is named. DataError without it."""
+    labels = config.labels
+    assert labels is not None
+    if labels.column in source.columns or len(source.columns) == 1:
+        return labels.column if labels.column in source.columns else next(iter(source.columns))
+    raise DataError(
+        f"there is no column {labels.column!r}",
+        where={"file": source.path, "field": "labels.column"},
+        hint=f"the file has {', '.join(source.columns)}",
+    )
+
+
 def wanted_columns(config: FolderConfig) -> dict[str, str]:
     """Role -> name of the columns beside the coordinates that are read from the clouds."""
     columns = config.columns

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssl3d.data.datasets.folder_config import FolderConfig, beside, matching
-from ssl3d.data.datasets.folder_files import cloud_options, cloud_source, label_source, wanted_columns
+from ssl3d.data.datasets.folder_files import cloud_options, cloud_source, label_column, label_source, wanted_columns
 from ssl3d.data.datasets.folder_frames import POSES, files_of_frame, find_image
 from ssl3d.data.datasets.root import ARCHIVES, refuse_version, root_names
 from ssl3d.data.datasets.source import (
@@ -269,7 +269,9 @@ def _find_labels(config: FolderConfig, root: Path, cloud: Cloud, group: Group, p
         return
     cloud.files["labels"] = file
     try:
-        rows = label_source(config, file.path).count
+        source = label_source(config, file.path)
+        label_column(config, source)
+        rows = source.count
     except Ssl3dError as error:
         group.problems.append(Problem("error", error.what, error.where, error.hint))
         return

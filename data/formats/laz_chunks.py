@@ -36,6 +36,9 @@ def check_chunks(path: Path, size: int, header: Any) -> None:
         table_at = _find_table(path, handle, begin, size)
         handle.seek(begin)
         vlr = lazrs.LazVlr(header.vlrs[header.vlrs.index("LasZipVlr")].record_data)
+        if vlr.item_size() != int(header.point_format.size):  # so much memory is taken for every point
+            what = f"points of {header.point_format.size} bytes are stored as {vlr.item_size()} bytes"
+            raise damaged(path, f"the header is damaged: {what}", "copy it again", record="laszip encoded")
         table = lazrs.read_chunk_table(handle, vlr)
         if sum(length for _, length in table) > table_at - begin - 8:
             raise damaged(path, "the table of chunks is damaged: they are longer than the file", byte=table_at)

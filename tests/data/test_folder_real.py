@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ssl3d.data.datasets.folder import Folder
 from ssl3d.data.datasets.folder_config import parse_config
 from ssl3d.data.datasets.folder_guess_text import guess_text
 from ssl3d.data.datasets.source import Camera
+from ssl3d.data.errors import DataError
 from ssl3d.data.formats import read_table
 from ssl3d.data.store import ShardReader
 
@@ -156,3 +158,34 @@ def assert_projects_as_published(camera: Camera, name: str, world: Array, pixels
     v = known["fy"] * seen[:, 1] / seen[:, 2] + known["cy"]
     assert np.abs(np.stack([u, v], axis=1) - pixels).max() < 0.05
     assert camera.image == f"002/camera/front_camera/{name}.jpg"
+
+
+def test_damaged_frames_of_pandaset(tmp_path: Path) -> None:
+    root = tmp_path / "pandaset"
+    shutil.copytree(REAL / "pandaset", root, ignore=shutil.ignore_patterns("[345]*.*", "cuboids"))
+    for path in (root, *root.rglob("*")):
+        path.chmod(0o755)
+    reader = guessed(root)
+    frame, labels = root / "002/lidar/00.pkl.gz", root / "002/annotations/semseg/00.pkl.gz"
+    whole = frame.read_bytes(), labels.read_bytes()
+    assert reader.check(root).ok
+
+    def problem(points: bytes, classes: bytes) -> str:
+        frame.write_bytes(points)
+        labels.write_bytes(classes)
+        (found,) = reader.check(root).errors
+        return str(found.as_error())
+
+    assert "there is no column 'x'" in problem(whole[1], whole[1])  # labels in place of points
+    assert "no column 'label'" in problem(whole[0], whole[0])
+    assert "archive is truncated" in problem(whole[0][:-100_000], whole[1])
+    assert "archive is damaged" in problem(whole[0][:90_000] + bytes(500) + whole[0][90_500:], whole[1])
+    other = (REAL / "pandaset/002/annotations/semseg/32.pkl.gz").read_bytes()
+    assert "166,768 points, the file beside it 166,355 labels" in problem(whole[0], other)
+    frame.write_bytes(whole[0])
+    labels.write_bytes(whole[1])
+    poses = json.loads((root / "002/lidar/poses.json").read_text())
+    (root / "002/lidar/poses.json").write_text(json.dumps(poses[:0]))
+    (unit,) = reader.discover(root).units
+    with pytest.raises(DataError, match="0 poses, too few"):
+        reader.read_scan(unit, 0, reader.spec())

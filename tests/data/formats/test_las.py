@@ -91,6 +91,10 @@ def test_counts_that_the_file_has_no_room_for(tmp_path: Path, laspy: Any) -> Non
         with pytest.raises(DataError, match=message) as caught:
             read_cloud(path)
         assert caught.value.where["file"] == path
+    items = content.index(b"laszip encoded") - 2 + 54 + 34  # type, size and version of each part of a point
+    path.write_bytes(content[: items + 2] + b"\x00\xff" + content[items + 4 :])  # memory for 65 kB a point
+    with pytest.raises(DataError, match=r"points of \d+ bytes are stored as 65\d\d\d bytes"):
+        read_cloud(path)
     streamed = content[:points_at] + b"\xff" * 8 + content[points_at + 8 :] + content[points_at : points_at + 8]
     path.write_bytes(streamed)  # the place of the table stands at the end
     assert len(read_cloud(path).points) == 100

@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from ssl3d.data.datasets.convert import ConvertParams, convert_unit
 from ssl3d.data.datasets.nuscenes import NuScenes
-from ssl3d.data.datasets.source import RawScan, ReadOptions
+from ssl3d.data.datasets.source import Layout, RawScan, ReadOptions
 from ssl3d.data.errors import DataError
 from ssl3d.data.images import ImageFiles
 from ssl3d.data.pairs import Rule, pair_scan
 from ssl3d.data.spec import load_spec
+from ssl3d.data.store import ShardReader
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "real" / "nuscenes_unlabelled"
 READER = NuScenes()
@@ -52,8 +54,8 @@ def sample() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def scan(sample: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> RawScan:
-    """The sample through the reader. When an image was taken the car was ``SPEED`` x time further back."""
+def layout(sample: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """The sample as the reader finds it. When an image was taken the car was ``SPEED`` x time further back."""
     root = tmp_path_factory.mktemp("nuscenes")
     (root / "samples").symlink_to(REAL / "samples")
     tables: dict[str, list[dict[str, Any]]] = {
@@ -89,6 +91,11 @@ def scan(sample: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Ra
         (root / "v1.0-mini" / f"{name}.json").write_text(json.dumps(rows))
     layout = READER.discover(root, ReadOptions(allow_partial=True))
     assert [(unit.subset, unit.products()) for unit in layout.units] == [("val", ("points", "cameras"))]
+    return layout
+
+
+@pytest.fixture(scope="module")
+def scan(layout: Layout) -> RawScan:
     return READER.read_scan(layout.units[0], 0, SPEC)
 
 
@@ -121,6 +128,18 @@ def test_cameras_see_the_points_of_their_side(scan: RawScan) -> None:
         assert 1500 < visible.sum() < 8000
         if camera.name in ahead:
             assert ((scan.points[visible, :2] @ ahead[camera.name]) > 0).mean() > 0.99
+
+
+def test_the_cameras_are_kept(scan: RawScan, layout: Layout, tmp_path: Path) -> None:
+    """What is read of the shards is what pairs points with pixels."""
+    (unit,) = layout.units
+    out = {name: tmp_path / f"{name}.h5" for name in unit.products()}
+    convert_unit(READER, unit, out, ConvertParams(sync=False))
+    stored = ShardReader(out["cameras"])
+    assert stored.array("name").tolist() == [camera.name for camera in scan.cameras] and len(scan.cameras) == 6
+    assert (stored.array("extrinsic") == [camera.extrinsic for camera in scan.cameras]).all()
+    assert (stored.array("intrinsic") == [camera.intrinsic for camera in scan.cameras]).all()
+    assert all((layout.root / image).is_file() for image in stored.array("image"))
 
 
 def test_without_tables_it_says_so() -> None:
