@@ -210,6 +210,26 @@ def test_what_is_kept(drive: tuple[Path, dict[str, Any]], tmp_path: Path) -> Non
     assert caught.value.where["row"] == 44
 
 
+def test_a_large_cloud_of_which_rows_are_kept_is_cut(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    xyz, d = rng.uniform(0, 60, (5000, 3)), rng.integers(0, 3, 5000)
+    np.savez(root / "a.npz", **dict(zip("xyz", xyz.T, strict=True)), d=d, label=d + 1)
+    clouds = {"files": ["*.npz"], "keep": {"d": [0, 2]}}
+    table = {"name": "n", "root": str(root), "clouds": clouds, "columns": {"label": "label"}}
+    ((info, shards),) = convert(
+        table | {"classes": {"1": "one", "3": "three"}, "tiles": {"points": 1000, "size": 20.0}}, tmp_path
+    )
+    assert len(info.scan_ids) >= 9
+    rows = [shards["points"].read("source_row", scan) for scan in range(len(info.scan_ids))]
+    assert sorted(np.concatenate(rows).tolist()) == np.flatnonzero(d != 1).tolist()
+    for scan, numbers in enumerate(rows):
+        at = shards["points"].read("points", scan) + shards["points"].read("origin", scan)
+        assert np.abs(at - xyz[numbers]).max() < 1e-5
+        assert (shards["labels"].read("label", scan) == d[numbers] // 2).all()
+
+
 def test_a_root_elsewhere_has_the_images_too(drive: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     root, table = drive
     root.rename(tmp_path / "moved")
