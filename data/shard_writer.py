@@ -29,7 +29,7 @@ class _Sketch(io.RawIOBase):
     """
 
     def __init__(self) -> None:
-        self.pieces: list[tuple[int, bytes]] = []
+        self.pieces: list[tuple[int, bytearray]] = []
         self.size = 0
         self._at = 0
 
@@ -41,10 +41,14 @@ class _Sketch(io.RawIOBase):
         return self._at
 
     def write(self, data: Any) -> int:
-        self.pieces.append((self._at, bytes(data)))
-        self._at += len(self.pieces[-1][1])
+        piece = bytes(data)
+        if self.pieces and self.pieces[-1][0] + len(self.pieces[-1][1]) == self._at:
+            self.pieces[-1][1].extend(piece)  # HDF5 writes what lies together one after the other
+        else:
+            self.pieces.append((self._at, bytearray(piece)))
+        self._at += len(piece)
         self.size = max(self.size, self._at)
-        return len(self.pieces[-1][1])
+        return len(piece)
 
     def readinto(self, target: Any) -> int:
         view = memoryview(target).cast("B")
@@ -227,8 +231,9 @@ def _create(file: h5py.File, name: str, place: Place, compress: str | None) -> P
 def _set_attribute(file: h5py.File, name: str, value: Any) -> None:
     """As ``file.attrs[name] = value`` of a new name, in a fifth of the time."""
     data = np.asarray(value)
-    kind, space = h5py.h5t.py_create(data.dtype, logical=True), h5py.h5s.create_simple(data.shape)
-    h5py.h5a.create(file.id, name.encode(), kind, space).write(data, mtype=h5py.h5t.py_create(data.dtype))
+    kind = h5py.h5t.py_create(data.dtype, logical=True)
+    stored = h5py.h5t.py_create(data.dtype) if data.dtype == np.bool_ else kind
+    h5py.h5a.create(file.id, name.encode(), kind, h5py.h5s.create_simple(data.shape)).write(data, mtype=stored)
 
 
 def storable(values: Array) -> Array:
