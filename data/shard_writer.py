@@ -123,7 +123,7 @@ class ShardWriter:
         else:  # beside HDF5, into space that it has allocated: saves its locks and copies
             self._put(data.reshape(-1).view(np.uint8).data, place.at + start * (data.nbytes // len(data)))
 
-    def _put(self, data: memoryview | bytes, at: int) -> None:
+    def _put(self, data: memoryview | bytes | bytearray, at: int) -> None:
         rest = memoryview(data)
         with self._guard():
             while rest:
