@@ -96,7 +96,7 @@ def stage_params(name: str, model: type[AnyParams], spec: DatasetSpec, overrides
     from ssl3d.pipeline.training.keys import KeyTable
 
     table = KeyTable({name: model}, {})
-    usual = [item for item in spec.defaults if item.partition(".")[0] == name]
+    usual = [item for item in spec.defaults if item.partition("=")[0] in table.leaves]
     values = table.read([*usual, *overrides]).get(name, {})
     try:
         return model(**values)

@@ -13,7 +13,7 @@ from ssl3d.data.images import ImageFiles
 from ssl3d.data.synthetic.camera import make_calibration
 from ssl3d.data.synthetic.frames import world_of, write_frame, write_tables
 from ssl3d.data.synthetic.layouts.nuscenes import LAYOUT as NUSCENES
-from ssl3d.data.synthetic.layouts.nuscenes import SIZES, frame_of, place
+from ssl3d.data.synthetic.layouts.nuscenes import MINI, frame_of, place
 from ssl3d.data.synthetic.layouts.nuscenes_rig import ego_at, make_rig, sensor_pose
 from ssl3d.data.synthetic.layouts.nuscenes_tables import write_tables as write_nuscenes_tables
 from ssl3d.data.synthetic.presets import PRESETS
@@ -95,15 +95,15 @@ def test_streets(street: Path, workspace: Workspace) -> None:
 def test_six_cameras_that_look_at_their_own_times(tmp_path: Path, workspace: Workspace) -> None:
     root, unit = tmp_path / "nu", NUSCENES.units("tiny")[0]
     NUSCENES.write(root, "tiny", 0, unit)
-    write_nuscenes_tables(root, "tiny", 0, [unit])
+    write_nuscenes_tables(root, MINI, "tiny", 0, [unit])
     dataset, source = paired(workspace, root, "nuscenes", "pair.occlusion=zbuffer")
     product = dataset.handle.product("pair")
     assert product is not None
     summary = summarize_pairs(product, {scan.unit: scan.subset for scan in dataset.scans})
     assert len(summary.cameras) == 6 and not summary.blind() and not summary.unusual(dataset.spec.paired)
     (scan,) = dataset.scans
-    pairs, world = source.pairs(scan.index), place("tiny", 0, unit.group)
-    rig = make_rig(world.key, SIZES["tiny"].image_scale)
+    pairs, world = source.pairs(scan.index), place(MINI, "tiny", 0, unit.group)
+    rig = make_rig(world.key, MINI.sizes["tiny"].image_scale)
     for number, name in enumerate(pairs.cameras):
         time = frame_of("tiny", 0, unit, name, rig[name]).time
         camera, lens = sensor_pose(ego_at(world, time), rig[name]), rig[name].lens
