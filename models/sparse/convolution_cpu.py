@@ -99,7 +99,7 @@ def product(inputs: Tensor, weights: Tensor, blocks: Blocks) -> Tensor:
     tasks = -(-blocks.grains // per_block)
     _run(
         cpu_kernels.product, tasks, blocks,
-        grains_per_block=per_block, chunk=max(6, _CHUNK_BYTES // (4 * max(width, 1)) // 6 * 6),
+        grains_per_block=per_block, chunk=max(ROWS, _CHUNK_BYTES // (4 * max(width, 1)) // ROWS * ROWS),
         inputs=inputs.data_ptr(), in_width=width, outputs=out.data_ptr(), out_width=out_width,
         weights=packed.data_ptr(),
     )  # fmt: skip
@@ -125,7 +125,7 @@ def gradient(inputs: Tensor, outputs: Tensor, blocks: Blocks) -> Tensor:
     row_groups = min(-(-others // column_groups), max(width // 16, 1))
     tasks = (len(shares) - 1) * column_groups * row_groups
     chunk = _GRADIENT_CHUNK
-    # panels of 6 and of 16 columns; see ``cpu_kernels.gradient``
+    # panels of ROWS and of WIDE columns; see ``cpu_kernels.gradient``
     size = 4 * ((chunk + 3) * (width // ROWS + 1) * ROWS + (chunk + 1) * (out_width // WIDE + 1) * WIDE)
     scratch = torch.empty(tasks * size, dtype=torch.uint8)
     _run(

@@ -33,7 +33,11 @@ GRAIN = 128
 """Rows between the cuts of a kernel map; a block of rows is a multiple of it."""
 LANES = cpu_tiles.LANES
 WIDE = 2 * LANES
-"""Columns of a tile of weights; one of ``LANES`` follows where the width is an odd multiple of them."""
+"""Columns of a tile of weights; one of ``LANES`` follows where the width is an odd multiple of them.
+
+Both are constants of the compiled code below, which numba keeps until *this* file changes (or the processor does): a
+change of ``cpu_tiles`` alone would go on with old code.
+"""
 
 FIELDS = (
     "counter", "tasks",  # the next task, and how many there are

@@ -1,9 +1,10 @@
 """Register tiles of the CPU kernels, written in LLVM's own language because no loop in Python vectorizes like this.
 
-A tile is 1 to 6 rows by 8 or 16 columns of float32, held in vector registers while a sum runs over channels (``GEMM``)
-or over pairs of rows (``OUTER``); rows are read where they lie, through a list of row numbers, so nothing is gathered
-into buffers first. 6 x 16 fills the 16 registers of AVX2; other processors get the same code in their own vector width.
-Addresses are integers; nothing is checked here.
+A tile is 1 to ``ROWS`` rows by one or two vectors of ``LANES`` float32, held in vector registers while a sum runs over
+channels (``GEMM``) or over pairs of rows (``OUTER``); rows are read where they lie, through a list of row numbers, so
+nothing is gathered into buffers first. 6 x 16 fills the 16 registers of AVX2, 12 x 32 the 32 larger ones of AVX-512;
+other processors get the code of AVX2 in their own vector width. Every element of a result is one sum of its own, so its
+bits do not depend on the shape of the tiles. Addresses are integers; nothing is checked here.
 """
 
 from __future__ import annotations
@@ -11,13 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
-from numba import extending, types
+from llvmlite import binding, ir
+from numba import config, extending, types
 from numba.core import cgutils
 
-LANES = 8
-ROWS = 6
-"""Rows of a full tile."""
+
+def _has_avx512() -> bool:
+    """Of the processor that numba compiles for: this one, unless NUMBA_CPU_FEATURES says otherwise."""
+    told: str | None = getattr(config, "CPU_FEATURES", None)
+    return "+avx512f" in told.split(",") if told else bool(binding.get_host_cpu_features().get("avx512f", False))
+
+
+LANES, ROWS = (16, 12) if _has_avx512() else (8, 6)
+"""Columns of a vector, and rows of a full tile."""
 
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_F32, LANES)
@@ -240,7 +247,8 @@ def _copy(*lanes: int) -> Any:
     return _intrinsic(copy)
 
 
-copy_one, copy_narrow, copy_wide, copy_rows = _copy(1), _copy(LANES), _copy(LANES, LANES), _copy(4, 2)
+copy_one, copy_narrow, copy_wide = _copy(1), _copy(LANES), _copy(LANES, LANES)
+copy_rows = _copy(2 * ROWS // 3, ROWS // 3)
 """1, LANES, 2 * LANES and ROWS of them."""
 narrow_gemm, wide_gemm = _gemm(1), _gemm(2)
 narrow_outer, wide_outer = _outer(1), _outer(2)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -127,3 +131,36 @@ def test_what_the_kernels_need_is_found_once_for_each_direction(random_sites: Ma
     assert reverse.reverse.blocks is kernel_map.blocks
     assert reverse.blocks is kernel_map.reverse.blocks and reverse.blocks is not kernel_map.blocks
     assert reverse.blocks.rows == kernel_map.num_in
+
+
+_RESULTS = """
+import hashlib, torch
+from ssl3d.models.sparse import Convolution, SparseTensor, cpu_tiles
+generator = torch.Generator().manual_seed(3)
+sites = torch.randint(0, 12, (700, 4), generator=generator).unique(dim=0)
+sites[:, 0] = 0
+sites = sites.unique(dim=0)
+state = hashlib.sha256()
+for inputs, outputs in ((20, 72), (33, 40)):
+    layer = Convolution(inputs, outputs, 3)
+    layer.kernel.data = torch.randn(layer.kernel.shape, generator=generator)
+    x = torch.randn(len(sites), inputs, generator=generator).requires_grad_()
+    out = layer(SparseTensor(x, sites)).features
+    out.backward(torch.randn(out.shape, generator=generator))
+    for value in (out.detach(), x.grad, layer.kernel.grad):
+        state.update(value.numpy().tobytes())
+print(cpu_tiles.LANES, state.hexdigest())
+"""
+
+
+def test_tiles_of_every_processor_give_the_same_bits(tmp_path: Path) -> None:
+    def lanes_and_bits(**settings: str) -> list[str]:
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), **settings}
+        done = subprocess.run([sys.executable, "-c", _RESULTS], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    usual = lanes_and_bits()
+    if usual[0] != "16":
+        pytest.skip("this processor has no AVX-512, whose tiles would differ")
+    assert lanes_and_bits(NUMBA_CPU_FEATURES="+avx2,+fma,+avx,+sse4.2,+bmi,+bmi2") == ["8", usual[1]]
