@@ -81,7 +81,7 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None, need
             hint="choose other scans (ssl3d split --ratio 1% --seed 1), or more of them",
         )
     name = re.sub(r"[^A-Za-z0-9._-]+", "", found.name.replace("%", "pct"))
-    stages, of_scans = stage_extras(prepared.handle, needs, visible.scans.places)
+    stages, of_scans = stage_extras(prepared.handle, needs, visible.scans.places, found.key)
     extras: Sequence[ExtraSource] = of_scans
     if isinstance(visible, CutSource):
         extras = [ExtrasOfParts(extra, visible) for extra in of_scans]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ssl3d.data.errors import DataError, UsageError
 from ssl3d.data.scan import View
 from ssl3d.pipeline.dataset import Places, Shards
-from ssl3d.pipeline.graph import STAGES
+from ssl3d.pipeline.graph import STAGES, stale_reason
 
 if TYPE_CHECKING:
     from ssl3d.pipeline.workspace import DatasetHandle
@@ -118,13 +118,21 @@ class KeptPredictions:
 
 
 def stage_extras(
-    handle: DatasetHandle, needs: Iterable[str], places: Places
+    handle: DatasetHandle, needs: Iterable[str], places: Places, split: str | None = None
 ) -> tuple[dict[str, str], list[ExtraSource]]:
     """The products of the stages ``needs``: their keys by stage, and where to read them.
 
+    Args:
+        split: key of the split that is trained on (default: the current one). What was learned from the labels of
+            another split is refused: it may have seen labels that this one hides.
+
     Raises:
-        UsageError: a stage is unknown, has not been run, or was interrupted; says what to type.
+        UsageError: a stage is unknown, has not been run, was interrupted, or its product belongs to other scans,
+            another split or an earlier version; says what to type.
     """
+    upstream = {name: handle.product(name) for name in STAGES}
+    if split is not None:
+        upstream["split"] = handle.product("split", split)
     keys: dict[str, str] = {}
     found: list[ExtraSource] = []
     for name in needs:
@@ -134,6 +142,12 @@ def stage_extras(
                 f"the method needs the product of '{name}', which is not there yet",
                 where={"dataset": handle.name},
                 hint=f"type: {stage.command}" if stage else f"no stage of this name is installed: {', '.join(STAGES)}",
+            )
+        if why := stale_reason(stage, product, upstream):
+            raise UsageError(
+                f"the product of '{name}' does not fit what is trained on: {why}",
+                where={"dataset": handle.name},
+                hint=f"type: {product.manifest.about.get('command') or stage.command}",
             )
         product.trust((*stage.extras, *stage.lists))
         keys[name] = product.key

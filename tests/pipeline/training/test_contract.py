@@ -203,6 +203,26 @@ def test_a_stage_that_needs_no_question_is_run_by_train(
     assert make_missing(own, None, ["regions", "density"], jobs=1, progress=Silent()) == ["density"]
 
 
+def test_a_product_of_an_earlier_version_or_of_another_split_is_refused(
+    regions: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OfSplit(RegionStage):
+        needs = ("prepare", "split")
+
+    monkeypatch.setitem(graph.STAGES, "regions", OfSplit)
+    mine = split(regions, SplitParams(ratio="30%", seed=5))
+    run_stage(regions.dataset(), OfSplit(RegionParams()), progress=Silent())
+    assert trained(regions, "regional", steps=1).finished
+    split(regions, SplitParams(ratio="30%", seed=6))
+    with pytest.raises(UsageError, match="'split' has other parameters"):
+        trained(regions, "regional", steps=1)
+    config = resolve("regional", backbone="minkunet-micro", seed=0, steps=2, overrides=[])
+    assert train(regions, config, split=mine.key, device="cpu", jobs=1).finished  # the split that it belongs to
+    monkeypatch.setattr(OfSplit, "version", 2)
+    with pytest.raises(UsageError, match="the stage changed"):
+        train(regions, config, split=mine.key, device="cpu", jobs=1, overwrite=True)
+
+
 def test_a_run_names_the_product_that_it_reads(regions: Workspace) -> None:
     with pytest.raises(UsageError, match=r"product of 'regions'.*type: ssl3d regions --size 3"):
         trained(regions, "regional")
