@@ -43,7 +43,10 @@ class Algorithm(str, Enum):
 @app.command(epilog=EPILOG)
 def oversegment(
     algorithm: Annotated[
-        Algorithm | None, typer.Option("--algorithm", help="Else the dataset's: region growing.", show_default=False)
+        Algorithm | None,
+        typer.Option(
+            "--algorithm", help="Else the dataset's: region growing; ScanNet: felzenszwalb.", show_default=False
+        ),
     ] = None,
     settings: stage_command.Set = None,
     list_keys: Annotated[bool, typer.Option("--list-keys", help="Show what --set takes, and stop.")] = False,
