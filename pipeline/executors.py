@@ -1,9 +1,10 @@
-"""Runs a function over units of work: in this process, or in a pool of processes (``ssl3d.data.workers``)."""
+"""Runs a function over units of work: in this process, in threads of it, or in a pool of processes
+(``ssl3d.data.workers``)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -25,7 +26,12 @@ class Outcome(Generic[T, R]):
 
 
 def run_units(
-    function: Callable[[T], R], units: Sequence[T], *, jobs: int = 1, name: Callable[[T], str] = str
+    function: Callable[[T], R],
+    units: Sequence[T],
+    *,
+    jobs: int = 1,
+    threads: int = 1,
+    name: Callable[[T], str] = str,
 ) -> Generator[Outcome[T, R], None, None]:
     """Yields an outcome per unit, as they finish. Close the iterator to stop early.
 
@@ -34,17 +40,21 @@ def run_units(
             largest unit per worker.
         units: picklable.
         jobs: processes; 1 runs in this process, in order.
+        threads: with one process: so many units at a time, in its threads. Units under way are finished when it stops.
         name: how a unit is called in messages.
 
     Raises:
         Ssl3dError: a worker was killed; it names the units that were under way.
         Exception: whatever ``function`` raised, unless it is an ``Ssl3dError`` (that is an outcome).
     """
-    if jobs <= 1 or len(units) <= 1:
+    if len(units) > 1 and jobs > 1:
+        yield from _run_pool(function, units, min(jobs, len(units)), name)
+    elif len(units) > 1 and threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            yield from _run_in(pool, function, units, threads, {})
+    else:
         for unit in units:
             yield _outcome(function, unit)
-        return
-    yield from _run_pool(function, units, min(jobs, len(units)), name)
 
 
 def _outcome(function: Callable[[T], R], unit: T) -> Outcome[T, R]:
@@ -60,12 +70,7 @@ def _run_pool(
     running: dict[Future[Outcome[T, R]], T] = {}
     try:
         with worker_pool(jobs) as pool:
-            for unit in units:
-                running[pool.submit(_outcome, function, unit)] = unit
-                if len(running) == jobs:
-                    yield _next_outcome(running)
-            while running:
-                yield _next_outcome(running)
+            yield from _run_in(pool, function, units, jobs, running)
     except BrokenProcessPool as error:
         names = ", ".join(sorted(name(unit) for unit in running.values()))
         raise Ssl3dError(
@@ -73,6 +78,22 @@ def _run_pool(
             where={"under way": names},
             hint="run the same command again with fewer --jobs: finished work is kept",
         ) from error
+
+
+def _run_in(
+    pool: Executor,
+    function: Callable[[T], R],
+    units: Sequence[T],
+    at_once: int,
+    running: dict[Future[Outcome[T, R]], T],
+) -> Generator[Outcome[T, R], None, None]:
+    """``running``: what is under way, for those who want to know when it fails."""
+    for unit in units:
+        running[pool.submit(_outcome, function, unit)] = unit
+        if len(running) == at_once:
+            yield _next_outcome(running)
+    while running:
+        yield _next_outcome(running)
 
 
 def _next_outcome(running: dict[Future[Outcome[T, R]], T]) -> Outcome[T, R]:

@@ -73,9 +73,10 @@ class Stage(ABC):
     ``counts``, what a unit of progress is called; ``command``, how a user runs it; ``summary``, the JSON file that
     ``finish`` writes; ``extras``, the kinds of its files whose per-point arrays methods read from ``View.extras``;
     ``lists``, the kinds whose arrays, of any length per scan, methods read from ``View.scan``;
-    ``worker_bytes``, how much a worker process has to write to be worth its start (for stages whose work is mostly
-    copying). Attributes: ``reads``, the kinds of files that it reads of a needed stage (default: all;
-    decides what makes a unit stale); ``one_process``, whether its units share something that processes cannot (a GPU).
+    ``worker_bytes``, how much a worker process has to write to be worth its start; ``in_threads``, whether its work
+    releases the interpreter's lock, so that threads do until then. Attributes: ``reads``, the kinds of files that it
+    reads of a needed stage (default: all; decides what makes a unit stale); ``one_process``, whether its units share
+    something that processes cannot (a GPU).
     """
 
     name: ClassVar[str]
@@ -88,6 +89,7 @@ class Stage(ABC):
     extras: ClassVar[tuple[str, ...]] = ()
     lists: ClassVar[tuple[str, ...]] = ()
     worker_bytes: ClassVar[int] = 0
+    in_threads: ClassVar[bool] = False
 
     def __init__(self, params: Params) -> None:
         self.params = params

@@ -238,6 +238,10 @@ def _make(job: _Job) -> _Made:
     return _Made(digests, time.perf_counter() - begun, info)
 
 
+def _name(job: _Job) -> str:
+    return job.unit.id
+
+
 def _run_pending(
     stage: Stage, folder: Path, pending: Sequence[Unit], upstream: Upstream, jobs: int, progress: Progress
 ) -> None:
@@ -246,12 +250,15 @@ def _run_pending(
     if stage.worker_bytes:
         workers = min(workers, 1 + sum(unit.size for unit in pending) // stage.worker_bytes)
     threads = max(1, jobs // max(1, workers))
+    at_once = 1  # units in threads of this process: of stages that leave the interpreter's lock alone, small ones
+    if stage.in_threads and workers == 1 and pending:
+        at_once = min(len(pending), max(1, threads // max(1, int(max(unit.weight for unit in pending)))))
     tasks = [
         _Job(
             type(stage).run,
             unit,
             stage.params,
-            UnitInputs(unit.id, folders, threads, folder),
+            UnitInputs(unit.id, folders, threads // at_once, folder),
             folder / f".tmp-{os.getpid()}-{unit.id}",
         )
         for unit in pending
@@ -263,7 +270,7 @@ def _run_pending(
         with (
             progress.task(stage.name, total=total, unit=stage.counts) as task,
             listening(inside := Inside(task.advance)),
-            closing(run_units(_make, tasks, jobs=workers, name=lambda job: job.unit.id)) as outcomes,
+            closing(run_units(_make, tasks, jobs=workers, threads=at_once, name=_name)) as outcomes,
         ):
             for outcome in outcomes:
                 job = outcome.unit

@@ -19,7 +19,11 @@ def in_threads(function: Callable[[T], R], items: Iterable[T], threads: int) -> 
     if threads <= 1:
         return [function(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, items))
+        futures = [pool.submit(function, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        finally:  # after an error or Ctrl-C nothing is begun any more
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def equal_shares(work: npt.NDArray[np.int64], parts: int) -> list[tuple[int, int]]:

@@ -41,7 +41,8 @@ class DensityStage(ScanStage):
     extras = ("density",)
     kind = "density"
     Params = DensityParams
-    worker_bytes = 16 << 20  # a worker starts in a second or two, which is 20 scans of 120k points
+    worker_bytes = 256 << 20  # a worker starts in a few seconds: 40 of work
+    in_threads = True
     params: DensityParams
 
     @staticmethod

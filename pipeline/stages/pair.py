@@ -59,6 +59,7 @@ class PairStage(ScanStage):
     kind = "pairs"
     Params = PairParams
     worker_bytes = 64 << 20  # a worker starts in a second or two: 200 scans with one image, or 10 rooms
+    in_threads = True
     params: PairParams
 
     def __init__(self, params: PairParams, dataset: PreparedDataset) -> None:

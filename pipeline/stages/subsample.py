@@ -49,7 +49,8 @@ class SubsampleStage(ScanStage):
     kind = "projection"
     Params = SubsampleParams
     bytes_per_point = 24
-    worker_bytes = 64 << 20
+    worker_bytes = 1 << 30  # a worker starts in a few seconds: 40 of work
+    in_threads = True
     params: SubsampleParams
 
     @staticmethod

@@ -15,6 +15,7 @@ from ssl3d.pipeline.dataset import Places, PreparedDataset
 from ssl3d.pipeline.stage_run import StageRun
 from ssl3d.pipeline.stages.density import DensityStage, summarize_density
 from ssl3d.pipeline.stages.per_scan import run_on, stage_params
+from ssl3d.pipeline.stages.prepare import prepare
 from ssl3d.pipeline.training.extras import stage_extras, with_extras
 from ssl3d.pipeline.workspace import Workspace
 
@@ -70,9 +71,19 @@ def test_workers_and_threads_change_no_byte(made: Workspace, monkeypatch: pytest
     assert alone == threads == files(density(made, jobs=2))
 
 
-def test_a_changed_scan_is_counted_again(made: Workspace, kitti: Path) -> None:
-    from ssl3d.pipeline.stages.prepare import prepare
+def test_units_of_one_scan_side_by_side_change_no_byte(workspace: Workspace, make_kitti: Any, tmp_path: Path) -> None:
+    root = make_kitti(tmp_path / "one-by-one", dict.fromkeys(("00", "01", "02", "08", "11"), 1), points=3000)
+    prepare(workspace, "semantickitti", root)
+    alone = density(workspace, "density.radius=4").product
+    kept = {path.name: path.read_bytes() for path in alone.folder.glob("*.h5")}
+    for name in kept:
+        (alone.folder / name).unlink()
+    again = density(workspace, "density.radius=4", jobs=3)
+    assert len(kept) == 5 and len(again.rebuilt) == 5
+    assert kept == {path.name: path.read_bytes() for path in again.product.folder.glob("*.h5")}
 
+
+def test_a_changed_scan_is_counted_again(made: Workspace, kitti: Path) -> None:
     density(made)
     cloud = sorted(kitti.rglob("*.bin"))[0]
     points = np.fromfile(cloud, "<f4")

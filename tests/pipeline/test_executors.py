@@ -5,6 +5,7 @@ import operator
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -17,9 +18,10 @@ from ssl3d.pipeline.stages.choose import parse_ratio
 # functions of importable modules: spawned workers cannot import test files
 
 
-@pytest.mark.parametrize("jobs", [1, 3])
-def test_every_unit_has_one_outcome(jobs: int) -> None:
-    found = {outcome.unit: outcome.value for outcome in run_units(operator.neg, range(20), jobs=jobs)}
+@pytest.mark.parametrize(("jobs", "threads"), [(1, 1), (3, 1), (1, 3)])
+def test_every_unit_has_one_outcome(jobs: int, threads: int) -> None:
+    outcomes = run_units(operator.neg, range(20), jobs=jobs, threads=threads)
+    found = {outcome.unit: outcome.value for outcome in outcomes}
     assert found == {number: -number for number in range(20)}
 
 
@@ -31,10 +33,10 @@ def test_an_error_for_the_user_is_an_outcome_and_keeps_its_parts(jobs: int) -> N
     assert isinstance(error, UsageError) and error.hint == "did you mean 7%?"
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_any_other_error_stops_the_work(jobs: int) -> None:
+@pytest.mark.parametrize(("jobs", "threads"), [(1, 1), (2, 1), (1, 2)])
+def test_any_other_error_stops_the_work(jobs: int, threads: int) -> None:
     with pytest.raises(ZeroDivisionError):
-        list(run_units(divmod_by, [1, 0, 2], jobs=jobs))
+        list(run_units(divmod_by, [1, 0, 2], jobs=jobs, threads=threads))
     assert not multiprocessing.active_children()
 
 
@@ -53,6 +55,15 @@ def test_closing_the_iterator_ends_the_workers_at_once() -> None:
     next(outcomes)
     outcomes.close()
     assert not multiprocessing.active_children()
+
+
+def test_threads_have_as_many_units_under_way_as_there_are_of_them() -> None:
+    meeting = threading.Barrier(3)  # broken, an error, unless three units are under way at once
+
+    def meet(_: int) -> bool:
+        return meeting.wait(timeout=30) >= 0
+
+    assert all(outcome.value for outcome in run_units(meet, range(6), threads=3))
 
 
 def test_workers_use_one_thread() -> None:
