@@ -139,15 +139,16 @@ def run(
     kept: Sequence[Row] = (),
     done: Callable[[list[Row]], None] = lambda rows: None,
 ) -> list[Row]:
-    """All rows whose name contains ``only``.
+    """All rows whose name contains ``only``, and those that are kept.
 
     Args:
         real: a recording of SemanticKITTI, or a folder of them: rows for them too, named ``... real``.
-        kept: rows of an earlier run; those of the same state are not measured again.
+        kept: rows of an earlier run; those of the same state are not measured again, whatever ``only`` says.
         done: called with all rows so far after each measurement. One that fails hinders no other (``bench.failed``).
     """
     scans = {"real": real_scans(real, 4)} if real is not None else {}
-    plan = [m for m in measurements(bench.quick, len(scans.get("real", ()))) if any(only in n for n in m.names)]
+    every = measurements(bench.quick, len(scans.get("real", ())))
+    plan = [m for m in every if any(only in n for n in m.names)]
     if not plan:
         raise UsageError(
             "no row has such a name", where={"--only": only}, hint="`ssl3d bench sparse --list` prints them"
@@ -155,7 +156,7 @@ def run(
     bench.meet({m.rival for m in plan})
     old = {row["name"]: row for row in kept}
     states = {engine: bench.state(engine) for engine in ("minkowski", "spconv")}
-    have = [m for m in plan if all(old.get(name, {}).get("state") == states[m.rival] for name in m.names)]
+    have = [m for m in every if all(old.get(name, {}).get("state") == states[m.rival] for name in m.names)]
     left = [m for m in plan if m not in have]
     rows = {name: old[name] for m in have for name in m.names}
     if left:
@@ -171,8 +172,8 @@ def run(
                     for row in found:
                         rows[row["name"]] = {**row, "state": states[measurement.rival]}
                     task.advance()
-                    done(_ordered(plan, rows))
-    return _ordered(plan, rows)
+                    done(_ordered(every, rows))
+    return _ordered(every, rows)
 
 
 def _ordered(plan: Sequence[Measurement], rows: Mapping[str, Row]) -> list[Row]:

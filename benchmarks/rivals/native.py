@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ssl3d.models import sparse
 from ssl3d.models.backbones.minkunet import MinkUNet, MinkUNetParams
@@ -47,11 +48,12 @@ class Segmenter(nn.Module):
 
     def forward(self, features: Tensor, coordinates: Tensor) -> Tensor:
         every = torch.arange(len(coordinates))
+        scans = torch.bincount(coordinates[:, 0])  # their voxels follow one another
         inputs = VoxelInputs(
             elements=ElementMap(every, len(every)),  # a point is a voxel
             rows=every[:, None],
             label=every,
-            view_offsets=torch.tensor([0, len(every)]),
+            view_offsets=F.pad(scans.cumsum(0), (1, 0)),
             extras={},
             coordinates=coordinates,
             features=features,
