@@ -60,5 +60,7 @@ def test_the_mesh_is_read_where_it_is_asked_for(scenes: Workspace) -> None:
             read = ShardReader(run.product.folder / f"{scan.unit}.regions.h5").read("region_id", scan.position)
             assert read.tolist() == expected.region.tolist() and 10 < expected.region.max() < 2000
     assert OversegmentStage.of(dataset, ["algorithm=felzenszwalb"]).reads == {"prepare": ("points", "edges")}
-    assert OversegmentStage.of(dataset).reads == {"prepare": ("points",)}
-    assert np.all([unit.work is False for unit in OversegmentStage.of(dataset).units({})])
+    assert OversegmentStage.of(dataset).reads == {"prepare": ("points", "edges")}  # ScanNet's default
+    grown = OversegmentStage.of(dataset, ["algorithm=region-growing"])
+    assert grown.reads == {"prepare": ("points",)}
+    assert np.all([unit.work is False for unit in grown.units({})])

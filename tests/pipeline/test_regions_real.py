@@ -65,15 +65,20 @@ def test_the_segmentators_rules_give_the_shipped_segments() -> None:
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "regions", "purity"),
-    [("region-growing", (300, 600), 0.88), ("felzenszwalb", (600, 900), 0.96), ("shipped", (668, 668), 1.0)],
+    ("overrides", "regions", "purity"),
+    [
+        ([], (50, 400), 0.95),  # on the mesh
+        (["smallest_segment=20"], (600, 900), 0.96),
+        (["algorithm=region-growing"], (300, 600), 0.88),
+        (["algorithm=shipped"], (668, 668), 1.0),
+    ],
 )
-def test_a_scan_of_scannet(algorithm: str, regions: tuple[int, int], purity: float) -> None:
+def test_a_scan_of_scannet(overrides: list[str], regions: tuple[int, int], purity: float) -> None:
     (unit,) = ScanNet().discover(REAL / "scannet", ReadOptions(allow_partial=True)).units
     scan = ScanNet().read_scan(unit, 0, ScanNet().spec())
     assert scan.edges is not None and scan.label is not None
-    mesh = Mesh(scan.edges, scan.columns["normal"]) if algorithm == "felzenszwalb" else None
-    params = params_of("scannet", f"algorithm={algorithm}")
+    params = params_of("scannet", *overrides)
+    mesh = Mesh(scan.edges, scan.columns["normal"]) if params.algorithm == "felzenszwalb" else None
     found = cut(scan.points, params, mesh=mesh, segment=scan.columns["segment"], threads=2)
     pure, known = count_pure(found.region, scan.label)
     assert regions[0] <= int(found.region.max()) + 1 <= regions[1]
