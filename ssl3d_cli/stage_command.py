@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,19 +43,18 @@ def run(
     *,
     jobs: int,
     report: Callable[[PreparedDataset, StageRun], None],
-    draw: Draw,
+    draw: Draw | None = None,
     preview: str | None = None,
     out: Path | None = None,
     then: Sequence[str] = (),
-    facts: Mapping[str, object] | None = None,
 ) -> StageRun:
     """Runs a stage, prints its report, draws a scan if asked, and sums up.
 
     Args:
         make: the stage for the dataset.
         report: prints what was found, on stdout.
+        draw: of stages that have a picture.
         preview: id of the scan to draw, or ``first``.
-        facts: more lines of the summary.
     """
     from ssl3d.pipeline.dataset import PreparedDataset
     from ssl3d.pipeline.stages.per_scan import run_on
@@ -69,19 +68,18 @@ def run(
     scan = find_scan(prepared, preview) if preview is not None else None
     done = run_on(space, make, dataset=handle.name, jobs=jobs, progress=console.ConsoleProgress())
     report(prepared, done)
-    told: dict[str, object] = {**(facts or {}), "where": done.product.folder}
-    if scan is not None:
+    told: dict[str, object] = {"where": done.product.folder}
+    if scan is not None and draw is not None:
         name = f"{done.product.manifest.stage}-{scan.scan_id.replace('/', '-')}-{done.product.key[:6]}.png"
         told["picture"] = draw(prepared, done.product, scan, out or space.root / "previews" / handle.name / name)
-    told |= {"cached": f"{done.cached} of {len(done.product.manifest.plan)} units", "took": _took(start)}
+    told |= {
+        "cached": f"{done.cached} of {len(done.product.manifest.plan)} units",
+        "took": console.time_text(time.monotonic() - start),
+    }
     console.done(
         f"{done.product.manifest.stage} of {handle.name}", told, then=[options.command_line(*then)] if then else []
     )
     return done
-
-
-def _took(start: float) -> str:
-    return console.time_text(time.monotonic() - start)
 
 
 def find_scan(dataset: PreparedDataset, name: str) -> ScanRef:

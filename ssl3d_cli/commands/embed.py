@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -73,7 +72,7 @@ def embed(
             return stage
         return embed_stage(prepared, encoder, [*given, f"embed.device={options.resolve_device(device)}"])
 
-    stage_command.run(workspace, dataset, make, jobs=jobs, report=report, draw=_nothing_to_draw)
+    stage_command.run(workspace, dataset, make, jobs=jobs, report=report)
 
 
 def report(dataset: PreparedDataset, run: StageRun) -> None:
@@ -84,7 +83,3 @@ def report(dataset: PreparedDataset, run: StageRun) -> None:
         f"'{facts['template']}') in {facts['width']} numbers each, by {facts['model']}",
         markup=False,
     )
-
-
-def _nothing_to_draw(*_: object) -> Path:
-    raise AssertionError("embed has no preview")
