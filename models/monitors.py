@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -63,4 +66,65 @@ class PseudoLabels:
         return out
 
 
-__all__ = ["LiveConfusion", "PseudoLabels"]
+class Measures:
+    """Named quantities of a method, for people who ask why it gains or not; no loss depends on them.
+
+    Args:
+        num_classes: C.
+        of_classes: names of shares that are kept by class: of the elements of class c, how many ...?
+        means: names of plain means.
+    """
+
+    def __init__(self, num_classes: int, of_classes: Sequence[str] = (), means: Sequence[str] = ()) -> None:
+        self.num_classes, self.of_classes, self.means = num_classes, tuple(of_classes), tuple(means)
+        self._sums: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def add_classes(self, name: str, hit: Tensor, label: Tensor) -> None:
+        """``hit`` (M,) bool: whether it is so of each element; ``label`` (M,) integer class; IGNORE is left out."""
+        if name not in self.of_classes:
+            raise ValueError(f"no share is called {name!r}")
+        known = label != IGNORE
+        label, hit = label[known].long(), hit[known]
+        hits, counts = (torch.bincount(chosen, minlength=self.num_classes) for chosen in (label[hit], label))
+        self._add(name, torch.stack([hits, counts]).double())
+
+    @torch.no_grad()
+    def add(self, name: str, values: Tensor) -> None:
+        """``values``: any shape, float or bool; their mean is logged."""
+        if name not in self.means:
+            raise ValueError(f"no mean is called {name!r}")
+        total = values.double().sum()
+        self._add(name, torch.stack([total, total.new_tensor(float(values.numel()))])[:, None])
+
+    def _add(self, name: str, sums: Tensor) -> None:
+        self._sums[name] = self._sums[name] + sums if name in self._sums else sums
+
+    def zeros(self) -> npt.NDArray[np.float64]:
+        """(2, K) float64: what ``take`` returns when nothing was added."""
+        return np.zeros((2, self.num_classes * len(self.of_classes) + len(self.means)))
+
+    def take(self) -> npt.NDArray[np.float64]:
+        """(2, K) float64: sums and counts, classes of each share first, then the means; then starts again from zero."""
+        out, column = self.zeros(), 0
+        for name in (*self.of_classes, *self.means):
+            width = self.num_classes if name in self.of_classes else 1
+            if name in self._sums:
+                out[:, column : column + width] = self._sums[name].cpu().numpy()
+            column += width
+        self._sums = {}
+        return out
+
+    def describe(self, taken: npt.NDArray[np.float64]) -> dict[str, Any]:
+        """JSON of what ``take`` returned (or sums of it): ``classes`` name -> C shares (None where a class has no
+        element), ``means`` name -> value or None."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = [float(f"{v:.5g}") if n else None for v, n in zip(taken[0] / taken[1], taken[1], strict=True)]
+        c, split = self.num_classes, self.num_classes * len(self.of_classes)
+        return {
+            "classes": {name: values[i * c : (i + 1) * c] for i, name in enumerate(self.of_classes)},
+            "means": dict(zip(self.means, values[split:], strict=True)),
+        }
+
+
+__all__ = ["LiveConfusion", "Measures", "PseudoLabels"]

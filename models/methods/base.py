@@ -26,11 +26,13 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from ssl3d.data.augment import Augmentation
+from ssl3d.data.errors import UsageError
 from ssl3d.data.scan import View
+from ssl3d.data.spec import DatasetSpec
 from ssl3d.models.backbones.base import Inputs, Segmenter
 from ssl3d.models.config import Params as AnyParams
 from ssl3d.models.ema import BufferPolicy, ema_update
-from ssl3d.models.monitors import LiveConfusion, PseudoLabels
+from ssl3d.models.monitors import LiveConfusion, Measures, PseudoLabels
 from ssl3d.models.prediction import Prediction
 
 MakeSegmenter = Callable[[], Segmenter]
@@ -132,6 +134,8 @@ class Method(nn.Module):
         uses_unlabelled: whether batches carry unlabelled scans. A split that labels some points of every scan has none:
             the group is absent then, and the points without a label take its place.
         needs: names of the stages whose products it reads from ``View.extras``.
+        needs_sensor: it makes sense only for scans of a spinning sensor that stands at their origin.
+        class_measures, mean_measures: names of what it counts in ``measures``: shares by class, and plain means.
         ema_buffers: what becomes of the buffers of averaged networks (``ema_pairs``).
 
     All state that a later step depends on lives in parameters, buffers or ``get_extra_state``: it is in the checkpoint.
@@ -141,6 +145,9 @@ class Method(nn.Module):
     Params: ClassVar[type[AnyParams]]
     uses_unlabelled: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ()
+    needs_sensor: ClassVar[bool] = False
+    class_measures: ClassVar[tuple[str, ...]] = ()
+    mean_measures: ClassVar[tuple[str, ...]] = ()
     ema_buffers: BufferPolicy = "ema"
 
     def __init__(self, params: AnyParams, make_segmenter: MakeSegmenter, num_classes: int) -> None:
@@ -149,6 +156,16 @@ class Method(nn.Module):
         self.num_classes = num_classes
         self.live = LiveConfusion(num_classes)
         self.pseudo = PseudoLabels(num_classes)
+        self.measures = Measures(num_classes, self.class_measures, self.mean_measures)
+
+    @classmethod
+    def check(cls, params: AnyParams, spec: DatasetSpec) -> None:
+        """Raises ``UsageError`` when the method makes no sense on a dataset; called before anything is trained."""
+        if cls.needs_sensor and spec.sensor is None:
+            raise UsageError(
+                f"{cls.name} needs scans of a spinning sensor, and {spec.title} has none",
+                hint="`ssl3d train --list` says which methods suit any dataset",
+            )
 
     @classmethod
     def views(

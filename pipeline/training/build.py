@@ -13,6 +13,7 @@ import torch
 
 from ssl3d.data.augment import Augmentation
 from ssl3d.data.errors import Ssl3dError, UsageError
+from ssl3d.data.spec import DatasetSpec
 from ssl3d.models.backbones.base import InputSpec, Segmenter
 from ssl3d.models.backbones.registry import make_backbone
 from ssl3d.models.ema import ema_update
@@ -40,6 +41,7 @@ class TrainingData:
         source: every scan of the dataset, then the parts of one that the split has cut; labels are IGNORE unless the
             split shows them.
         labelled, unlabelled: indices of the scans that batches are drawn from.
+        spec: what the dataset is.
         places: where scan i lies.
     """
 
@@ -50,6 +52,7 @@ class TrainingData:
     unlabelled: Sequence[int]
     scan_ids: Sequence[str]
     places: Places
+    spec: DatasetSpec
 
     def stream(self, labelled: bool, batch: int, extras: Sequence[ExtraSource] = ()) -> Stream:
         indices = self.labelled if labelled else self.unlabelled
@@ -107,6 +110,7 @@ def open_data(workspace: Workspace, dataset: str | None, split: str | None, need
         unlabelled=visible.unlabelled.tolist(),
         scan_ids=[*(scan.scan_id for scan in prepared.scans), *visible.parts],
         places=visible.places,
+        spec=prepared.spec,
     )
 
 
@@ -125,9 +129,12 @@ def build_method(config: RunConfig) -> tuple[Method, InputSpec]:
     return method, specs[0]
 
 
-def check_unlabelled(config: RunConfig, data: TrainingData) -> None:
-    """Raises ``UsageError`` when the method learns from what has no label, and the split leaves nothing without."""
-    if get_method(config.method).uses_unlabelled and not data.unlabelled and not data.split.partial:
+def check_method(config: RunConfig, data: TrainingData) -> None:
+    """Raises ``UsageError`` when the method makes no sense on the dataset, or when it learns from what has no label and
+    the split leaves nothing without."""
+    method = get_method(config.method)
+    method.check(config.method_params, data.spec)
+    if method.uses_unlabelled and not data.unlabelled and not data.split.partial:
         raise UsageError(
             f"{config.method} learns from unlabelled scans, and the split has none",
             where={"split": data.split.name},
@@ -253,8 +260,8 @@ __all__ = [
     "TrainingData",
     "batch_maker",
     "build_method",
+    "check_method",
     "check_share",
-    "check_unlabelled",
     "find_again",
     "find_weights",
     "init_weights",

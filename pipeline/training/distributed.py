@@ -31,6 +31,7 @@ from ssl3d.models.distributed import all_reduce_sum, exchange_device, gather_row
 from ssl3d.pipeline.launch import STAND_BY_SECONDS, Launch, finish_sentence, launched, stand_by
 
 T = TypeVar("T")
+Counts = TypeVar("Counts", np.int64, np.float64)
 
 TIMEOUT = timedelta(minutes=30)
 """For a process that hangs; one that died is noticed within seconds."""
@@ -81,8 +82,8 @@ class Team:
             return flags
         return tuple(bool(count) for count in self.sum(np.array(flags, np.int64)))
 
-    def sum(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Counts of all processes together."""
+    def sum(self, counts: npt.NDArray[Counts]) -> npt.NDArray[Counts]:
+        """Counts (or float64 sums) of all processes together."""
         if self.size == 1:
             return counts
         return all_reduce_sum(torch.from_numpy(counts).to(exchange_device())).cpu().numpy()

@@ -343,7 +343,7 @@ class TrainingLoop:
             "scans_per_s": speed,
             "share": self.clock.share(),
         }
-        pseudo = self.window.pseudo_labels()
+        pseudo, measured = self.window.pseudo_labels(), self.window.measured
         self.log.write(
             {
                 "step": self.step,
@@ -356,6 +356,7 @@ class TrainingLoop:
                 "gpu_memory_mb": self.memory.gpu_peak(),
                 "time_share": {name: round(value, 4) for name, value in self._status["share"].items()},
                 **({"pseudo_labels": pseudo} if pseudo else {}),
+                **({} if measured is None else {"measures": self.method.measures.describe(measured)}),
             }
         )
         if pseudo and (warning := pseudo_label_warning(pseudo, self.config.data.classes)) and self._warnings < 3:

@@ -32,11 +32,16 @@ class Window:
         self.losses: dict[str, tuple[float, int]] = {}
         self.confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
         self.pseudo = np.zeros(self.num_classes + 1, np.int64)
+        self.measured: npt.NDArray[np.float64] | None = None
+        """(2, K) sums and counts, see ``Measures.take``; None: the method measures nothing."""
 
     def take(self, method: Method, team: Team) -> None:
         """Adds what the method has counted, in all processes, since it was asked last."""
         self.confusion += team.sum(method.live.take())
         self.pseudo += team.sum(method.pseudo.take())
+        if method.class_measures or method.mean_measures:
+            taken = team.sum(method.measures.take())
+            self.measured = taken if self.measured is None else self.measured + taken
 
     def add(self, losses: dict[str, float]) -> None:
         for name, value in losses.items():
@@ -54,12 +59,15 @@ class Window:
             "losses": {name: list(pair) for name, pair in self.losses.items()},
             "confusion": torch.from_numpy(self.confusion.copy()),
             "pseudo": torch.from_numpy(self.pseudo.copy()),
+            "measured": None if self.measured is None else torch.from_numpy(self.measured.copy()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.losses = {name: (float(total), int(count)) for name, (total, count) in state["losses"].items()}
         self.confusion = state["confusion"].numpy().copy()
         self.pseudo = state["pseudo"].numpy().copy()
+        measured = state.get("measured")
+        self.measured = None if measured is None else measured.numpy().copy()
 
     def pseudo_labels(self) -> dict[str, Any] | None:
         """Of the unlabelled elements of the window: the share that was used (``share``), and the shares of the classes

@@ -30,8 +30,8 @@ from ssl3d.pipeline.training.build import (
     TrainingData,
     batch_maker,
     build_method,
+    check_method,
     check_share,
-    check_unlabelled,
     find_again,
     find_weights,
     init_weights,
@@ -143,7 +143,7 @@ def _train(
         if team.size == 1:  # others would wait at a barrier for longer than it lets them: there it is typed beforehand
             make_missing(workspace, dataset, needs, jobs=jobs or usable_cores(), progress=progress)
         data = open_data(workspace, dataset, split, needs)
-        check_unlabelled(config, data)
+        check_method(config, data)
         check_share(config, data, team.size)
         weights, init = find_weights(workspace, init_from) if init_from is not None else (None, None)
         config = config.bound(data.dataset, data.split, init)
