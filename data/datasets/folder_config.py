@@ -275,7 +275,7 @@ class FolderConfig(Part):
         """What networks read of these clouds: what the columns give; outside of LiDARs no range is cut off."""
         has = [name for name in ("color", "intensity", "normal") if getattr(self.columns, name)]
         if self.sensor is not None:
-            return [f"backbone.features={','.join(['xyz', *has])}", *self.defaults]
+            return [f"backbone.features={','.join(['xyz', *has])}", "gpc.crop=fan", *self.defaults]
         return [f"backbone.features={','.join(['xyz_from_min', *has])}", "backbone.clip=null", *self.defaults]
 
     def spec_table(self) -> dict[str, Any]:
