@@ -110,7 +110,9 @@ class CPS(Method):
         clean = batch.get("unlabelled", inputs)
         with torch.no_grad():
             guesses = [z.argmax(1) for z in (logits if clean is inputs else self._both(clean))]
-        a, b = (guess[to_elements(clean, clean.label) == IGNORE] for guess in guesses)
+        seen = clean.elements.reduce(torch.ones_like(clean.label, dtype=torch.bool), "any")  # not an empty pixel
+        guesses = [torch.where(seen, guess, IGNORE) for guess in guesses]
+        a, b = (guess[seen & (to_elements(clean, clean.label) == IGNORE)] for guess in guesses)
         self.measures.add_classes("agreement", a == b, a)
         if self.params.lambda_cps:
             self.pseudo.add(a)

@@ -142,6 +142,17 @@ def test_points_outside_of_the_network_take_no_part() -> None:
     assert values(losses(made, {"all": cropped})) == values(losses(specified(), TWO))
 
 
+def test_elements_without_a_point_take_no_part() -> None:
+    """Empty pixels of a range image."""
+    made = specified()
+    made.segmenter.backbone.input_spec = Reduced()
+    sparse = inputs([[1, 0, 0], [0, 1, 0]], [0, IGNORE])
+    sparse.elements = ElementMap(torch.tensor([0, 2]), 3)
+    sparse.extras["xyz"] = torch.tensor([[1.0, 0, 0], [5, 5, 5], [0, 1, 0]])
+    assert values(losses(made, {"all": sparse})) == values(losses(specified(), TWO))
+    assert made.pseudo.take().tolist() == [0, 1, 0, 1]
+
+
 class Reduced(PointSpec):
     def labels(self, inputs: Inputs, y: Tensor) -> Tensor:
         return inputs.elements.reduce(y, "majority", ignore=IGNORE)
@@ -208,7 +219,7 @@ def test_mixed_scans_take_what_the_other_network_says_of_the_clean_ones(
     place = {tuple(point): i for i, point in enumerate(clean.extras["xyz"].tolist())}
     said = [network(clean).logits.argmax(1).tolist() for network in networks]
     for name, network, other in (("cps_a", made.segmenter, 1), ("cps_b", made.other, 0)):
-        log_p = network(mixed).logits.double().log_softmax(1)
+        log_p = network(mixed).logits.detach().double().log_softmax(1)
         terms = [
             -float(log_p[i, said[other][place[tuple(point)]]])
             for i, point in enumerate(mixed.extras["xyz"].tolist())
