@@ -68,9 +68,15 @@ Writer = Callable[[View, Prediction], Stored]
 
 
 class TrainContext(Protocol):
-    """What ``Phase.on_enter`` may use."""
+    """What ``Phase.on_enter`` may use.
+
+    Attributes:
+        partial: the split hides points of labelled scans on purpose: their points without a visible label are
+            unlabelled. Else such a point belongs to no class.
+    """
 
     progress: Progress
+    partial: bool
 
     def predict_train(
         self,

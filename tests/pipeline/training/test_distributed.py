@@ -31,6 +31,7 @@ BEGUN = [*SHORT, "train.checkpoint_every=1000"]
 TRAININGS = {
     "supervised": [*SHORT, "supervised.lambda_lov=1"],
     "mean_teacher": [*SHORT, "mean_teacher.lambda_lov=1", "train.batch_unlabelled=4"],
+    "cbst": [*SHORT, "cbst.rounds=2", "cbst.lambda_lov=1", "train.batch_unlabelled=4"],
     "twophase": LONG,
 }
 """Trained one after another by the same two processes; the last one is the uninterrupted run of the test with kills."""
@@ -106,7 +107,7 @@ def find(space: Workspace, method: str) -> RunDirectory:
     return run
 
 
-@pytest.mark.parametrize("method", ["supervised", "mean_teacher", "begun alone"])
+@pytest.mark.parametrize("method", ["supervised", "mean_teacher", "cbst", "begun alone"])
 def test_two_processes_train_as_one_does(method: str, whole: Workspace, space: Workspace) -> None:
     config = begun()
     if method in TRAININGS:
@@ -126,6 +127,7 @@ def test_two_processes_train_as_one_does(method: str, whole: Workspace, space: W
         assert line["losses"] == pytest.approx(reference["losses"], rel=1e-3)
         assert line["visible_miou"] == pytest.approx(reference["visible_miou"], abs=0.5)
         assert line.get("pseudo_labels", {}).get("share") == reference.get("pseudo_labels", {}).get("share")
+        assert line.get("measures") == reference.get("measures")
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
