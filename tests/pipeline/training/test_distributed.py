@@ -38,6 +38,7 @@ TRAININGS = {
 
 SCRIPT = f"""
 import sys
+from ssl3d.pipeline.launch import leave
 from ssl3d.pipeline.training.config import RunConfig, resolve
 from ssl3d.pipeline.training.trainer import train
 from ssl3d.pipeline.workspace import Workspace
@@ -46,6 +47,7 @@ if __name__ == "__main__":
     for name, settings in trainings:
         config = resolve(name, backbone="pointwise", overrides=settings)
         train(Workspace.open(sys.argv[1]), config, device="cpu", jobs=2)
+    leave(0)
 """
 
 
