@@ -15,7 +15,7 @@ from ssl3d.data.augment import Augmentation
 from ssl3d.data.errors import Ssl3dError, UsageError
 from ssl3d.data.spec import DatasetSpec
 from ssl3d.models.backbones.base import InputSpec, Segmenter
-from ssl3d.models.backbones.registry import make_backbone
+from ssl3d.models.backbones.registry import get_backbone, list_backbones, make_backbone
 from ssl3d.models.ema import ema_update
 from ssl3d.models.methods.base import Method, Phase
 from ssl3d.models.methods.registry import get_method
@@ -130,10 +130,16 @@ def build_method(config: RunConfig) -> tuple[Method, InputSpec]:
 
 
 def check_method(config: RunConfig, data: TrainingData) -> None:
-    """Raises ``UsageError`` when the method makes no sense on the dataset, or when it learns from what has no label and
-    the split leaves nothing without."""
+    """Raises ``UsageError`` when the method makes no sense on the dataset or with the backbone, or when it learns from
+    what has no label and the split leaves nothing without."""
     method = get_method(config.method)
     method.check(config.method_params, data.spec)
+    if method.elements and (elements := get_backbone(config.backbone).elements) not in method.elements:
+        fitting = [name for name in list_backbones() if get_backbone(name).elements in method.elements]
+        raise UsageError(
+            f"{config.method} works on {' or '.join(method.elements)}, and {config.backbone} computes on {elements}",
+            hint=f"choose another --backbone: {', '.join(fitting) or 'none that is installed fits'}",
+        )
     if method.uses_unlabelled and not data.unlabelled and not data.split.partial:
         raise UsageError(
             f"{config.method} learns from unlabelled scans, and the split has none",

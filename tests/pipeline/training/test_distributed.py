@@ -44,6 +44,7 @@ TRAININGS = {
     ],
     "lasermix": [*SHORT, *BANDS, "lasermix.lambda_lov=1", "lasermix.threshold=0.3", "train.batch_unlabelled=4"],
     "cps": [*SHORT, *BANDS, "cps.mix=lasermix", "train.batch_unlabelled=4"],
+    "cbst": [*SHORT, "cbst.rounds=2", "cbst.lambda_lov=1", "train.batch_unlabelled=4"],
     "twophase": LONG,
 }
 """Trained one after another by the same two processes; the last one is the uninterrupted run of the test with kills."""
@@ -141,6 +142,7 @@ def test_two_processes_train_as_one_does(method: str, whole: Workspace, space: W
         assert line["losses"] == pytest.approx(reference["losses"], rel=1e-3)
         assert line["visible_miou"] == pytest.approx(reference["visible_miou"], abs=0.5)
         assert line.get("pseudo_labels", {}).get("share") == reference.get("pseudo_labels", {}).get("share")
+        assert line.get("measures") == reference.get("measures")
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
