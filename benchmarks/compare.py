@@ -13,6 +13,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +26,10 @@ from ssl3d.pipeline.evaluation.result import EvalResult, without_seed
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from ssl3d.pipeline.splits import SplitResult
     from ssl3d.pipeline.training.config import RunConfig
     from ssl3d.pipeline.training.run import RunDirectory
-    from ssl3d.pipeline.workspace import Workspace
+    from ssl3d.pipeline.workspace import DatasetHandle, Workspace
 
 NOT_KNOWN = "not known"
 _SHOWN = 4
@@ -308,15 +310,9 @@ def _ours(
     )
 
 
-def _labels(run: RunDirectory, handle: Any) -> tuple[float | None, str | None, list[str]]:
+def _labels(run: RunDirectory, handle: DatasetHandle) -> tuple[float | None, str | None, list[str]]:
     """The ratio in percent, the family of the published list, and what is unusual about the split of a run."""
-    from ssl3d.pipeline.splits import find_split
-
-    split = run.config.split
-    try:
-        found = find_split(handle, split.hash) if split is not None else None
-    except Ssl3dError:
-        found = None
+    found = _split_of(run, handle)
     if found is None:
         return None, None, ["its split is gone"]
     params = found.params
@@ -332,7 +328,20 @@ def _labels(run: RunDirectory, handle: Any) -> tuple[float | None, str | None, l
     return share, "all" if share == 100 else None, why
 
 
-def _lacks(found: Any) -> bool:
+def _split_of(run: RunDirectory, handle: DatasetHandle) -> SplitResult | None:
+    """The split of a run; of several that show the same labels, the one of the same name. None when it is gone."""
+    from ssl3d.pipeline.splits import SplitResult
+
+    wanted, found = run.config.split, list[SplitResult]()
+    for product in handle.products("split"):
+        with suppress(Ssl3dError):
+            found.append(SplitResult.load(product.folder))
+    same = [split for split in found if wanted is not None and split.hash == wanted.hash]
+    named = [split for split in same if wanted is not None and split.name.replace("%", "pct") == wanted.name]
+    return next(iter([*named, *same]), None)
+
+
+def _lacks(found: SplitResult) -> bool:
     from ssl3d.data.official import list_family
 
     family, _, percent = str(found.params["official"]).rpartition("-")

@@ -135,11 +135,11 @@ def evaluate(
     from ssl3d.pipeline.evaluation.passes import Passes
     from ssl3d.pipeline.evaluation.protocols import find_protocol
 
+    check_comparison(against, report)
     over_folds = [name for name in protocols or [] if find_protocol(name).folds]
     passes = Passes.parse(tta)
     space = options.open_workspace(workspace, create=False)
     check_predictions(predictions or [], runs or [], form, subset, pictures, tta)
-    check_comparison(against, report)
     chosen = [] if predictions and not runs else choose_runs(space, runs or [], dataset, subset, weights)
     wholes = choose_wholes(space, chosen, over_folds, subset, every=not runs) if over_folds else []
     if over_folds == protocols:
