@@ -127,10 +127,9 @@ def calibrate(bench: Bench, plan: Plan) -> None:
     from ssl3d.benchmarks.passes import few, mean_step
 
     for job in {job.variant.method: job for job in plan.left}.values():
-        split = bench.split(job)
-        if split is None or any(method == job.variant.method for method, _ in plan.pace.steps):
+        data = bench.data(job)
+        if data is None or any(method == job.variant.method for method, _ in plan.pace.steps):
             continue
-        data = bench.data(split)
         config = bench.recipe.config(job).bound(data.dataset, data.split)
         with suppress(Ssl3dError):  # it will say so itself, and the others go on
             pace = mean_step(config, few(data, CALIBRATION_STEPS), CALIBRATION_STEPS, threads=1)
