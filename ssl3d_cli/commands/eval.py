@@ -12,6 +12,9 @@ from ssl3d.cli import console, options
 from ssl3d.data.errors import Ssl3dError, UsageError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ssl3d.pipeline.evaluation.confidence import Confidence
     from ssl3d.pipeline.evaluation.folds import Fold
     from ssl3d.pipeline.evaluation.passes import Passes
     from ssl3d.pipeline.evaluation.report import Report
@@ -32,6 +35,8 @@ EPILOG = """\
   ssl3d eval RUN --pictures 3       and three scans as PNG
   ssl3d eval --weights ema          the average that train.ema keeps
   ssl3d eval RUN --subset holdout   what `ssl3d split --holdout` kept out
+  ssl3d eval RUN --subset unlabelled --confidence 0.9
+                                    what its surest predictions are worth as pseudo labels
   ssl3d eval RUN --tta flip,rotate  eight copies of every scan vote
   ssl3d eval --protocol s3dis-6fold one row of six runs, each without an area
                                     (ssl3d split --val Area_3 ...)
@@ -61,8 +66,12 @@ def evaluate(
         ),
     ] = None,
     subset: Annotated[
-        Literal["val", "train", "holdout"],
-        typer.Option("--subset", help="Which scans; holdout: those that the run's split kept out of training."),
+        Literal["val", "train", "holdout", "unlabelled"],
+        typer.Option(
+            "--subset",
+            help="Which scans; holdout: those that the run's split kept out of training; unlabelled: what training saw "
+            "without a label (a diagnosis, no result).",
+        ),
     ] = "val",
     weights: Annotated[
         Weights,
@@ -77,6 +86,15 @@ def evaluate(
             metavar="NAME",
             help="The arithmetic: semantickitti, nuscenes, s3dis-6fold, nanmean ...; may be repeated.",
             show_default="the dataset's own",
+        ),
+    ] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(
+            "--confidence",
+            metavar="P",
+            help="Report instead, by class, how many points a run is surer of than P, and how many of these are right.",
+            show_default=False,
         ),
     ] = None,
     predictions: Annotated[
@@ -117,6 +135,8 @@ def evaluate(
     from ssl3d.pipeline.evaluation.passes import Passes
     from ssl3d.pipeline.evaluation.protocols import find_protocol
 
+    if confidence is not None:
+        check_confidence(predictions or [], protocols or [], pictures, report)
     over_folds = [name for name in protocols or [] if find_protocol(name).folds]
     passes = Passes.parse(tta)
     space = options.open_workspace(workspace, create=False)
@@ -127,6 +147,13 @@ def evaluate(
         parts = {fold.run for folds in wholes for fold in folds}
         chosen = [run for run in chosen if run.name in parts]
     start = time.monotonic()
+    if confidence is not None:
+        with options.sparse_backend(sparse_backend):
+            report_confidence(
+                space, chosen, confidence, report, out, subset=subset, weights=weights, passes=passes, jobs=jobs,
+                device=device,
+            )  # fmt: skip
+        return
     whose = dataset or (chosen[0].config.data.name if chosen else None)
     given, theirs = score_predictions(space, predictions or [], whose, form, subset)
     with options.sparse_backend(sparse_backend):
@@ -141,6 +168,8 @@ def evaluate(
             jobs=jobs,
             device=device,
         )
+    if subset == "unlabelled":
+        console.say("unlabelled: scans of the training set. This is a diagnosis, no result.")
     named = protocols or list(dict.fromkeys([*theirs, *(run.config.data.protocol for run in chosen)]))
     text = write_report([*given, *results, *(summed(folds, results) for folds in wholes)], named, report, out)
     facts: dict[str, object] = {}
@@ -172,9 +201,9 @@ def check_predictions(
         raise UsageError("--format says how predictions are read", hint="name them: --predictions DIR")
     if not predictions:
         return
-    if subset == "holdout":
+    if subset in ("holdout", "unlabelled"):
         raise UsageError(
-            "what a split holds out belongs to a run, which predictions in files do not name",
+            "what a split holds out or hides belongs to a run, which predictions in files do not name",
             where={"--subset": subset},
             hint="score them on val or train",
         )
@@ -183,6 +212,66 @@ def check_predictions(
             "--pictures and --tta need a network",
             hint="name a run too, or leave them out: files are scored as they are",
         )
+
+
+def check_confidence(predictions: list[Path], protocols: list[str], pictures: int, report: str) -> None:
+    """Raises ``UsageError`` for options that do not go with ``--confidence``."""
+    given = {"--predictions": predictions, "--protocol": protocols, "--pictures": pictures}
+    wrong = [word for word, value in given.items() if value]
+    wrong += [f"--report {report}"] if report not in ("table", "json") else []
+    if wrong:
+        raise UsageError(
+            f"--confidence does not go with {', '.join(wrong)}: it is a report of its own",
+            hint="leave that out; --report is table or json",
+        )
+
+
+def report_confidence(
+    space: Workspace,
+    runs: list[RunDirectory],
+    above: float,
+    form: str,
+    out: Path | None,
+    *,
+    subset: str,
+    weights: Weights,
+    passes: Passes,
+    jobs: int,
+    device: str,
+) -> None:
+    """Computes and prints (or writes to ``out``) how right the runs are where they are surer than ``above``."""
+    import json
+
+    from rich.console import Group
+
+    from ssl3d.pipeline.evaluation.confidence import confidence
+    from ssl3d.pipeline.evaluation.subject import Datasets, subject_of
+
+    datasets, place, progress = Datasets(space), options.resolve_device(device), console.ConsoleProgress()
+    found = [
+        confidence(
+            datasets.of(run), subject_of(run, weights, passes), above,
+            subset=subset, device=place, jobs=jobs, progress=progress,
+        )
+        for run in runs
+    ]  # fmt: skip
+    if form == "json":
+        text = json.dumps({"confidence": [one.to_json() for one in found]}, indent=2)
+        print(text) if out is None else _write(out, text + "\n")
+        return
+    tables = Group(*map(confidence_table, found))
+    console.out().print(tables) if out is None else _write(out, plain(tables))
+
+
+def confidence_table(found: Confidence) -> RenderableType:
+    def cell(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1f}"
+
+    rows = [(name, f"{points:,}", cell(share), cell(precision)) for name, points, share, precision in found.rows()]
+    numbers = ("points", f"surer than {found.above:g}, %", "of these right, %")
+    columns: list[console.Column] = ["predicted class", *((name, "right") for name in numbers)]
+    title = f"{found.run}: {found.dataset} {found.subset} ({found.scans} scans); a diagnosis, no result"
+    return console.table(columns, rows, title=title)
 
 
 def score_predictions(
@@ -338,12 +427,17 @@ def write_report(results: list[EvalResult], protocols: list[str], form: Format, 
 
 def plain_table(report: Report, width: int = 120) -> str:
     """The table as text without colors."""
+    return plain(report.table(width), width)
+
+
+def plain(table: RenderableType, width: int = 120) -> str:
+    """Text without colors."""
     import io
 
     from rich.console import Console
 
     paper = Console(file=io.StringIO(), width=width, no_color=True, highlight=False)
-    paper.print(report.table(width))
+    paper.print(table)
     return paper.file.getvalue()  # type: ignore[attr-defined]
 
 
