@@ -176,6 +176,15 @@ class Method(nn.Module):
             )
 
     @classmethod
+    def item_scans(cls, params: AnyParams, unlabelled: bool) -> int:
+        """The fewest scans of one kind that ``views`` wants together: unlabelled ones, or (``unlabelled`` is False:
+        there are none) labelled ones. For a method that mixes scans of one kind.
+
+        An item has fewer where the whole batch has, or where a scan has no point.
+        """
+        return 1
+
+    @classmethod
     def views(
         cls,
         params: AnyParams,

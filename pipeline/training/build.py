@@ -152,16 +152,19 @@ def check_share(config: RunConfig, data: TrainingData, processes: int) -> None:
     """Raises ``UsageError`` when the processes cannot have equally many items of each batch."""
     method = get_method(config.method)
     unlabelled = method.uses_unlabelled and bool(data.unlabelled)
-    items = batch_items(config.train.batch, config.batch_unlabelled if unlabelled else None)
+    items = batch_items(
+        method, config.method_params, config.train.batch, config.batch_unlabelled if unlabelled else None
+    )
     if items % processes == 0:
         return
     fitting = " or ".join(str(count) for count in range(1, items + 1) if items % count == 0)
     where: dict[str, object] = {"train.batch": config.train.batch}
     where |= {"train.batch_unlabelled": config.batch_unlabelled} if unlabelled else {}
+    share = processes * (1 if unlabelled else method.item_scans(config.method_params, False))
     raise UsageError(
         f"{processes} processes cannot share the {items} items of a batch equally",
         where=where,
-        hint=f"make batches that they can share (--set train.batch={-(-config.train.batch // processes) * processes}), "
+        hint=f"make batches that they can share (--set train.batch={-(-config.train.batch // share) * share}), "
         f"or start {fitting} processes",
     )
 

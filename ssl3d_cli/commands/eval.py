@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ssl3d.cli import confidence as surest
 from ssl3d.cli import console, options
 from ssl3d.data.errors import Ssl3dError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ssl3d.pipeline.evaluation.confidence import Confidence
+    from ssl3d.benchmarks.compare import Line
     from ssl3d.pipeline.evaluation.folds import Fold
     from ssl3d.pipeline.evaluation.passes import Passes
     from ssl3d.pipeline.evaluation.report import Report
@@ -32,6 +34,7 @@ EPILOG = """\
   ssl3d eval                        every finished run of the dataset
   ssl3d eval RUN_A RUN_B --report markdown --out report.md
   ssl3d eval --report json | jq '.runs\\[] | {run, miou}'
+  ssl3d eval --compare paper        and what papers report for the same method
   ssl3d eval RUN --pictures 3       and three scans as PNG
   ssl3d eval --weights ema          the average that train.ema keeps
   ssl3d eval RUN --subset holdout   what `ssl3d split --holdout` kept out
@@ -48,6 +51,10 @@ Predictions lie in a folder or a zip in the format of the dataset's server: sequ
 with `mask.txt label confidence` a line (scannet-instance), CLOUD.labels (semantic3d); SCAN.npz, .ply, .las for any \
 dataset. Every scan of the subset needs its file. ScanNet's instances, and those of runs that predict any, are scored \
 with AP, AP50 and AP25.
+
+With --compare paper, numbers that papers report for the method, dataset and ratio of a run follow the report (csv: \
+they alone are written), with backbone, split and protocol of both sides. A line is comparable only where all of that \
+is known and equal; what a paper does not say is called not known.
 
 The report goes to stdout, progress to stderr. RUN is the name, or a beginning or an ending that only one run has."""
 
@@ -116,6 +123,15 @@ def evaluate(
         ),
     ] = None,
     pictures: Annotated[int, typer.Option("--pictures", min=0, metavar="N", help="Also draw N scans of each run.")] = 0,
+    against: Annotated[
+        Literal["paper"] | None,
+        typer.Option(
+            "--compare",
+            metavar="paper",
+            help="Published numbers beside ours, and what keeps the two from being comparable.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the report there.", show_default="stdout")
     ] = None,
@@ -135,8 +151,10 @@ def evaluate(
     from ssl3d.pipeline.evaluation.passes import Passes
     from ssl3d.pipeline.evaluation.protocols import find_protocol
 
+    check_comparison(against, report)
     if confidence is not None:
-        check_confidence(predictions or [], protocols or [], pictures, report)
+        others = {"--predictions": predictions, "--protocol": protocols, "--pictures": pictures, "--compare": against}
+        surest.check_words(report, others)
     over_folds = [name for name in protocols or [] if find_protocol(name).folds]
     passes = Passes.parse(tta)
     space = options.open_workspace(workspace, create=False)
@@ -146,14 +164,12 @@ def evaluate(
     if over_folds == protocols:
         parts = {fold.run for folds in wholes for fold in folds}
         chosen = [run for run in chosen if run.name in parts]
-    start = time.monotonic()
     if confidence is not None:
+        words: dict[str, Any] = {"subset": subset, "weights": weights, "passes": passes, "jobs": jobs, "device": device}
         with options.sparse_backend(sparse_backend):
-            report_confidence(
-                space, chosen, confidence, report, out, subset=subset, weights=weights, passes=passes, jobs=jobs,
-                device=device,
-            )  # fmt: skip
+            surest.show(surest.compute(space, chosen, confidence, **words), report, out)
         return
+    start = time.monotonic()
     whose = dataset or (chosen[0].config.data.name if chosen else None)
     given, theirs = score_predictions(space, predictions or [], whose, form, subset)
     with options.sparse_backend(sparse_backend):
@@ -171,7 +187,8 @@ def evaluate(
     if subset == "unlabelled":
         console.say("unlabelled: scans of the training set. This is a diagnosis, no result.")
     named = protocols or list(dict.fromkeys([*theirs, *(run.config.data.protocol for run in chosen)]))
-    text = write_report([*given, *results, *(summed(folds, results) for folds in wholes)], named, report, out)
+    lines = comparison(space, results, named) if against == "paper" else []
+    text = write_report([*given, *results, *(summed(folds, results) for folds in wholes)], named, report, out, lines)
     facts: dict[str, object] = {}
     if out is not None:
         facts["report"] = out
@@ -214,64 +231,21 @@ def check_predictions(
         )
 
 
-def check_confidence(predictions: list[Path], protocols: list[str], pictures: int, report: str) -> None:
-    """Raises ``UsageError`` for options that do not go with ``--confidence``."""
-    given = {"--predictions": predictions, "--protocol": protocols, "--pictures": pictures}
-    wrong = [word for word, value in given.items() if value]
-    wrong += [f"--report {report}"] if report not in ("table", "json") else []
-    if wrong:
+def check_comparison(against: str | None, form: Format) -> None:
+    """Raises ``UsageError`` for a format that has no place for published numbers."""
+    if against is not None and form in ("latex", "html"):
         raise UsageError(
-            f"--confidence does not go with {', '.join(wrong)}: it is a report of its own",
-            hint="leave that out; --report is table or json",
+            f"published numbers are not written as {form}",
+            where={"--compare": against, "--report": form},
+            hint="choose --report table, markdown, json or csv",
         )
 
 
-def report_confidence(
-    space: Workspace,
-    runs: list[RunDirectory],
-    above: float,
-    form: str,
-    out: Path | None,
-    *,
-    subset: str,
-    weights: Weights,
-    passes: Passes,
-    jobs: int,
-    device: str,
-) -> None:
-    """Computes and prints (or writes to ``out``) how right the runs are where they are surer than ``above``."""
-    import json
+def comparison(space: Workspace, results: list[EvalResult], protocols: list[str]) -> list[Line]:
+    """Published numbers beside those of the runs."""
+    from ssl3d.benchmarks.compare import compare
 
-    from rich.console import Group
-
-    from ssl3d.pipeline.evaluation.confidence import confidence
-    from ssl3d.pipeline.evaluation.subject import Datasets, subject_of
-
-    datasets, place, progress = Datasets(space), options.resolve_device(device), console.ConsoleProgress()
-    found = [
-        confidence(
-            datasets.of(run), subject_of(run, weights, passes), above,
-            subset=subset, device=place, jobs=jobs, progress=progress,
-        )
-        for run in runs
-    ]  # fmt: skip
-    if form == "json":
-        text = json.dumps({"confidence": [one.to_json() for one in found]}, indent=2)
-        print(text) if out is None else _write(out, text + "\n")
-        return
-    tables = Group(*map(confidence_table, found))
-    console.out().print(tables) if out is None else _write(out, plain(tables))
-
-
-def confidence_table(found: Confidence) -> RenderableType:
-    def cell(value: float | None) -> str:
-        return "-" if value is None else f"{value:.1f}"
-
-    rows = [(name, f"{points:,}", cell(share), cell(precision)) for name, points, share, precision in found.rows()]
-    numbers = ("points", f"surer than {found.above:g}, %", "of these right, %")
-    columns: list[console.Column] = ["predicted class", *((name, "right") for name in numbers)]
-    title = f"{found.run}: {found.dataset} {found.subset} ({found.scans} scans); a diagnosis, no result"
-    return console.table(columns, rows, title=title)
+    return compare(space, results, protocols)
 
 
 def score_predictions(
@@ -405,8 +379,14 @@ def score(
     return results, drawn
 
 
-def write_report(results: list[EvalResult], protocols: list[str], form: Format, out: Path | None) -> str | None:
-    """Prints the report on stdout, or writes it to ``out``. Returns the text of the machine-readable formats."""
+def write_report(
+    results: list[EvalResult], protocols: list[str], form: Format, out: Path | None, lines: Sequence[Line] = ()
+) -> str | None:
+    """Prints the report on stdout, or writes it to ``out``. Returns the text of the machine-readable formats.
+
+    Args:
+        lines: published numbers beside ours, to be put behind the report.
+    """
     from ssl3d.pipeline.evaluation.report import FORMATS, Report
 
     report = Report(results, protocols)
@@ -414,34 +394,54 @@ def write_report(results: list[EvalResult], protocols: list[str], form: Format, 
         if out is None:
             paper = console.out()
             paper.print(report.table(paper.width))
+            if lines:
+                paper.print()
+                paper.print(_compared(lines, paper.width))
         else:
-            _write(out, plain_table(report))
+            write(out, plain_table(report, lines=lines))
         return None
     text = FORMATS[form](report)
+    if lines:
+        text = _with_lines(text, form, lines)
     if out is None:
         print(text, end="" if text.endswith("\n") else "\n")
     else:
-        _write(out, text)
+        write(out, text)
     return text
 
 
-def plain_table(report: Report, width: int = 120) -> str:
+def _with_lines(text: str, form: Format, lines: Sequence[Line]) -> str:
+    from ssl3d.benchmarks import compare
+
+    if form == "json":
+        return compare.with_json(text, lines)
+    return compare.csv_text(lines) if form == "csv" else f"{text}\n{compare.markdown(lines)}"
+
+
+def _compared(lines: Sequence[Line], width: int) -> RenderableType:
+    from ssl3d.benchmarks.compare import table
+
+    return table(lines, width)
+
+
+def plain_table(report: Report, width: int = 120, lines: Sequence[Line] = ()) -> str:
     """The table as text without colors."""
-    return plain(report.table(width), width)
+    return plain(report.table(width), *(["", _compared(lines, width)] if lines else []), width=width)
 
 
-def plain(table: RenderableType, width: int = 120) -> str:
+def plain(*parts: RenderableType, width: int = 120) -> str:
     """Text without colors."""
     import io
 
     from rich.console import Console
 
     paper = Console(file=io.StringIO(), width=width, no_color=True, highlight=False)
-    paper.print(table)
+    for part in parts:
+        paper.print(part)
     return paper.file.getvalue()  # type: ignore[attr-defined]
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     from ssl3d.data.atomic import write_whole
     from ssl3d.pipeline.files import writing
 

@@ -106,9 +106,5 @@ def test_one_scan_by_hand() -> None:
     counts.add(Prediction(label, scores), np.array([0, 0, 0, 1, IGNORE, 1], np.uint8))
     total = ("all", 4, 75.0, pytest.approx(200 / 3))
     assert counts.rows() == [("car", 2, 50.0, 100.0), ("road", 2, 100.0, 50.0), total]
-        ("car", 2, 50.0, 100.0),
-        ("road", 2, 100.0, 50.0),
-        ("all", 4, 75.0, pytest.approx(200 / 3)),
-    ]
     empty = Confidence("r", "m", "b", "d", "s", "own", "val", 0.9, ("car",), np.zeros((3, 1), int), 0)
     assert empty.to_json()["classes"] == {"car": {"predicted": 0, "share": None, "precision": None}}
