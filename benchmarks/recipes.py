@@ -302,8 +302,9 @@ GPC = Recipe(
             backbone="spunet32",
             steps=34_000,
             keys=(
-                "backbone.scene=outdoor", "backbone.voxel_size=0.1", "backbone.clip=-51.2,51.2,-51.2,51.2,-4,2.4",
-                "optimizer.weight_decay=0", "optimizer.lr=0.02", "schedule.cycle_up=0.4", "schedule.cycle_start=10",
+                "backbone.scene=outdoor", "backbone.voxel_size=0.1",
+                "backbone.clip=[[-51.2,51.2],[-51.2,51.2],[-4,2.4]]", "optimizer.weight_decay=0", "optimizer.lr=0.02",
+                "schedule.cycle_up=0.4", "schedule.cycle_start=10",
                 "schedule.cycle_end=1e4", "augment.rotate=45", "augment.translate=0", "train.batch=24",
             ),
             lists="gpc",
