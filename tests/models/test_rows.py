@@ -7,7 +7,7 @@ import torch
 from ssl3d.data.scan import View
 from ssl3d.models.backbones.base import Inputs, collate_points
 from ssl3d.models.elements import ElementMap
-from ssl3d.models.rows import lookup_rows, match_points, point_to_view
+from ssl3d.models.rows import lookup_rows, match_pairs, match_points, point_to_view
 
 
 def inputs(*views: list[tuple[int, int]]) -> Inputs:
@@ -51,3 +51,16 @@ def test_one_scan_twice_in_a_batch_is_kept_apart() -> None:
 def test_batches_of_other_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="1 views cannot be matched with 2"):
         match_points(inputs([(0, 1)]), inputs([(0, 1)], [(0, 2)]))
+
+
+def test_pairs_of_views_of_one_batch() -> None:
+    batch = inputs([(0, 1), (0, 2), (0, 9)], [(0, 9), (0, 2)], [(0, 9)], [(0, 1), (0, 9)], [(3, 4)], [(3, 5)])
+    even, odd = match_pairs(batch)
+    assert even.tolist() == [1, 2, 5]  # the scan 0 is there twice, and kept apart
+    assert odd.tolist() == [4, 3, 7]
+    assert torch.equal(batch.rows[even], batch.rows[odd])
+
+
+def test_an_odd_number_of_views_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 views are no pairs"):
+        match_pairs(inputs([(0, 1)], [(0, 1)], [(0, 1)]))
