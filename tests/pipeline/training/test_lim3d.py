@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,22 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssl3d.data.errors import DataError
+from ssl3d.data.reflectivity import reflectivity, reflectivity_histogram
+from ssl3d.models.backbones.base import Segmenter
+from ssl3d.models.backbones.minkunet import MinkUNetMicroParams
+from ssl3d.models.backbones.registry import make_backbone
 from ssl3d.models.ema import ema_update, keep_rate
 from ssl3d.models.methods.lim3d import LiM3D
+from ssl3d.models.methods.supervised import Supervised
 from ssl3d.pipeline.dataset import PreparedDataset
 from ssl3d.pipeline.evaluation.evaluate import evaluate
+from ssl3d.pipeline.evaluation.passes import Passes
+from ssl3d.pipeline.evaluation.predictor import Predictor
 from ssl3d.pipeline.evaluation.subject import subject_of
 from ssl3d.pipeline.stages.split import SplitParams, split
 from ssl3d.pipeline.training import checkpoint
-from ssl3d.pipeline.training.build import build_method
+from ssl3d.pipeline.training.build import batch_maker, build_method, open_data
 from ssl3d.pipeline.training.config import RunConfig, resolve
 from ssl3d.pipeline.training.predictions import KeptScans
 from ssl3d.pipeline.training.run import RunDirectory
@@ -234,3 +243,49 @@ def test_pseudo_labels_are_those_of_the_first_teacher(space: Workspace, monkeypa
         assert np.array_equal(stored.points["crb_label"][hidden], p.argmax(1)[hidden])
         assert (stored.points["crb_label"][~hidden] == 255).all()
         np.testing.assert_allclose(stored.points["crb_doubt"], 1 - p.max(1), atol=1e-3)
+
+
+FEATURES = "backbone.features=xyz,intensity,reflectivity,reflectivity_histogram"
+
+
+def test_reflectivity_is_that_of_the_scan_as_recorded(space: Workspace) -> None:
+    """Also where a batch is thinned and moved, and where a scan is predicted in turned copies."""
+    settings = ["train.workers=0", FEATURES, "train.max_points=100", "backbone.voxel_size=0.001", "backbone.clip=none"]
+    config = resolve("supervised", backbone="minkunet-micro", steps=2, overrides=settings)
+    data = open_data(space, None, None)
+    spec = config.backbone_params.input_spec
+    batch = batch_maker(config, data, Supervised, spec)(0)
+    assert batch.groups is not None
+    inputs = batch.groups["labelled"]
+    assert inputs.features.shape[1] == 3 + 1 + 1 + 30
+    for index in inputs.rows[:, 0].unique().tolist():
+        view = data.source.view(index)
+        values = reflectivity(view.points, view.features["intensity"])
+        mine = inputs.rows[:, 0] == index
+        element, rows = inputs.elements.point_to_element[mine], inputs.rows[mine, 1]
+        assert len(rows) == 100 < len(view)  # alone in their voxels
+        np.testing.assert_allclose(inputs.features[element, 4], values[rows, 0], rtol=1e-5)
+        expected = reflectivity_histogram(view.points, values)[rows]
+        np.testing.assert_allclose(inputs.features[element, 5:], expected, rtol=1e-5)
+    segmenter = Segmenter(make_backbone("minkunet-micro", config.backbone_params), 19)
+    passes = Passes.parse("rotate,scale")
+    looks = [one.inputs for _, one in Predictor(segmenter, "cpu", passes=passes)._passes([view], lambda v: v)]
+    assert len(looks) == 12
+    for seen in looks:
+        assert seen is not None
+        found = seen.features[seen.elements.point_to_element, 4]
+        np.testing.assert_allclose(found, values[seen.rows[:, 1], 0], rtol=1e-5)
+
+
+def test_trained_and_evaluated_with_reflectivity(space: Workspace) -> None:
+    settings = ["train.workers=0", FEATURES, "backbone.voxel_size=2", "train.batch=1"]
+    run = train(space, resolve("lim3d", backbone="minkunet-micro", steps=2, overrides=settings), device="cpu", jobs=1)
+    data = PreparedDataset(space.dataset())
+    assert evaluate(data, subject_of(run)).confusion.points == 800
+
+
+def test_a_dataset_without_intensities_is_told(space: Workspace) -> None:
+    view = replace(open_data(space, None, None).source.view(0), features={})
+    with pytest.raises(DataError, match="reads 'reflectivity', which this dataset does not have"):
+        spec = MinkUNetMicroParams(features=("reflectivity",)).input_spec
+        spec.prepare([spec.derive(view)])
