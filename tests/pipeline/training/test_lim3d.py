@@ -277,8 +277,8 @@ def test_reflectivity_is_that_of_the_scan_as_recorded(space: Workspace) -> None:
         np.testing.assert_allclose(found, values[seen.rows[:, 1], 0], rtol=1e-5)
 
 
-def test_trained_and_evaluated_with_reflectivity(space: Workspace) -> None:
-    settings = ["train.workers=0", FEATURES, "backbone.voxel_size=2", "train.batch=1"]
+def test_trained_and_evaluated_with_reflectivity_and_separable_convolutions(space: Workspace) -> None:
+    settings = ["train.workers=0", FEATURES, "backbone.voxel_size=2", "train.batch=1", "backbone.separable=true"]
     run = train(space, resolve("lim3d", backbone="minkunet-micro", steps=2, overrides=settings), device="cpu", jobs=1)
     data = PreparedDataset(space.dataset())
     assert evaluate(data, subject_of(run)).confusion.points == 800
