@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ssl3d.benchmarks.gains import WEIGHTS, Job, Recipe
 from ssl3d.data.datasets.root import MANIFEST
 from ssl3d.data.errors import DataError, Ssl3dError, UsageError
+from ssl3d.models.methods.registry import get_method
 from ssl3d.pipeline.dataset import PreparedDataset
 from ssl3d.pipeline.evaluation.evaluate import cached_result
 from ssl3d.pipeline.evaluation.result import EvalResult
@@ -59,7 +60,7 @@ class Bench:
     subset: str
     dataset: PreparedDataset
     _splits: dict[str, SplitResult] = field(default_factory=dict)
-    _data: dict[str, TrainingData] = field(default_factory=dict)
+    _data: dict[tuple[str, tuple[str, ...]], TrainingData] = field(default_factory=dict)
 
     @classmethod
     def open(cls, workspace: Workspace, recipe: Recipe, subset: str) -> Bench:
@@ -114,19 +115,29 @@ class Bench:
 
     # ------------------------------------------------------------ runs
 
-    def data(self, split: SplitResult) -> TrainingData:
+    def make_stages(self, threads: int, progress: Progress) -> None:
+        """Makes the products of stages that the methods of the recipe read, where they are not there."""
+        from ssl3d.pipeline.needed import make_missing
+
+        needs = [name for variant in self.recipe.variants for name in get_method(variant.method).needs]
+        make_missing(self.workspace, DATASET, dict.fromkeys(needs), jobs=threads, progress=progress)
+
+    def data(self, job: Job) -> TrainingData | None:
+        """What the run of a job sees; None while its split, or a product that its method reads, is not there."""
         from ssl3d.pipeline.training.build import open_data
 
-        if split.key not in self._data:
-            self._data[split.key] = open_data(self.workspace, DATASET, split.key)
-        return self._data[split.key]
+        split, needs = self.split(job), get_method(job.variant.method).needs
+        if split is None or any(self.dataset.handle.product(name) is None for name in needs):
+            return None
+        if (split.key, needs) not in self._data:
+            self._data[split.key, needs] = open_data(self.workspace, DATASET, split.key, needs)
+        return self._data[split.key, needs]
 
     def run(self, job: Job) -> RunDirectory | None:
-        """Where the run of a job is, or will be; None while its split is not there."""
-        split = self.split(job)
-        if split is None:
+        """Where the run of a job is, or will be; None while what it needs is not there."""
+        data = self.data(job)
+        if data is None:
             return None
-        data = self.data(split)
         config = self.recipe.config(job).bound(data.dataset, data.split)
         return RunDirectory(self.workspace.runs_dir / config.run_name)
 

@@ -124,17 +124,16 @@ def make_plan(bench: Bench) -> Plan:
 
 def calibrate(bench: Bench, plan: Plan) -> None:
     """Learns the pace of methods of which nothing has run: a few steps of each, in this process, with one thread."""
-    from ssl3d.benchmarks.passes import time_steps
+    from ssl3d.benchmarks.passes import few, mean_step
 
     for job in {job.variant.method: job for job in plan.left}.values():
-        split = bench.split(job)
-        if split is None or any(method == job.variant.method for method, _ in plan.pace.steps):
+        data = bench.data(job)
+        if data is None or any(method == job.variant.method for method, _ in plan.pace.steps):
             continue
-        data = bench.data(split)
         config = bench.recipe.config(job).bound(data.dataset, data.split)
         with suppress(Ssl3dError):  # it will say so itself, and the others go on
-            passes = time_steps(config, data, CALIBRATION_STEPS, threads=1)
-            plan.pace.steps[job.variant.method, job.cell.regime].append(passes.step)
+            pace = mean_step(config, few(data, CALIBRATION_STEPS), CALIBRATION_STEPS, threads=1)
+            plan.pace.steps[job.variant.method, job.cell.regime].append(pace)
             plan.pace.source = f"as {CALIBRATION_STEPS} steps of each method went"
 
 

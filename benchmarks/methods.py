@@ -1,7 +1,7 @@
 """``ssl3d bench methods``: what every method costs beyond its passes through the network, and what the trainer adds.
 
 The rival is a training loop in plain torch with nothing around it: the same batches, the same passes, the same numbers
-of threads. Each side runs in a process of its own.
+of threads. Each side runs in a process of its own. A method of several phases is measured in its last one.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ VOXELS = 20_000
 """A scan of this many voxels: what a 64-beam sensor leaves at 5 to 10 cm within 50 m after thinning."""
 OVERHEAD_BUDGET = 5.0
 """Percent of a step."""
+BEYOND_BUDGET = 15.0
+"""Percent of a step: what a method may cost beyond its forward and backward passes."""
 LEAST = 0.01
 """Percent: shares in the log have four digits, less cannot be told from nothing."""
 WARM_UP, EVERY = 10, 10
@@ -71,9 +73,10 @@ def run(
     with progress.task("measure", len(methods), "method") as task:
         for method in methods:
             task.note(method)
-            ours = train(space, method, backbone, keys, jobs, steps, workers=None)
-            fed = train(space, method, backbone, keys, jobs, steps, workers=1)
             plain = plain_loop(space, method, backbone, keys, jobs, steps)
+            total, first = round(plain["budget"]), round(plain["first"])
+            ours = train(space, method, backbone, keys, jobs, total, first, workers=None)
+            fed = train(space, method, backbone, keys, jobs, total, first, workers=1)
             what = f"{method}, {backbone}, scans of {voxels:,.0f} voxels ({size:g} m)"
             rows += method_rows(what, ours, fed, plain, jobs)
             task.advance()
@@ -87,11 +90,13 @@ def method_rows(what: str, ours: Trained, fed: Trained, plain: dict[str, float],
     overhead = ours.step - ours.passes - ours.sections["data"] - plain["after"]
     waits = max(LEAST, 100 * fed.sections["data"] / fed.step)
     share = max(LEAST, 100 * overhead / ours.step)
+    own = max(LEAST, 100 * plain["beyond"])
     batch, passes = 1e3 * plain["data"], 1e3 * ours.passes
     budget = "budget of 5% of a step"
     return [
         row(f"step of {what}, {plain['elements']:,.0f} a batch", rival, 1e3 * ours.step, 1e3 * plain["step"], "ms"),
         row(f"beyond the passes of {what}", rival, 1e3 * beyond, 1e3 * theirs, "ms"),
+        row(f"cost of {what} beyond forward and backward passes", "budget of 15% of a step", own, BEYOND_BUDGET, "%"),
         row(f"overhead of the trainer, {what}", budget, share, OVERHEAD_BUDGET, "%"),
         row(f"making a batch of {what}", "the passes of its step: a worker has to keep up", batch, passes, "ms"),
         row(f"waiting for data, 1 worker of {jobs} cores, {what}", budget, waits, OVERHEAD_BUDGET, "%"),
@@ -140,22 +145,37 @@ def voxel_size(dataset: PreparedDataset, wanted: int, scans: int = 12) -> tuple[
 
 
 def train(
-    space: Workspace, method: str, backbone: str, keys: Sequence[str], jobs: int, steps: int, workers: int | None
+    space: Workspace,
+    method: str,
+    backbone: str,
+    keys: Sequence[str],
+    jobs: int,
+    total: int,
+    first: int,
+    workers: int | None,
 ) -> Trained:
-    """A run as a user starts it, in a process of its own. ``workers``: loader processes; None: as the trainer plans."""
-    total = WARM_UP + -(-steps // EVERY) * EVERY
+    """A run of ``total`` steps as a user starts it, in a process of its own.
+
+    Args:
+        first: step at which the phase begins that is measured.
+        workers: loader processes; None: as the trainer plans.
+    """
     settings = [*keys, f"train.log_every={EVERY}", *([] if workers is None else [f"train.workers={workers}"])]
     words = ["train", method, "--backbone", backbone, "--steps", str(total), "--overwrite", "--device", "cpu"]
     words += [word for key in settings for word in ("--set", key)]
     memory = peak_memory_mb([*words, "--jobs", str(jobs), "--workspace", str(space.root)])
     found = max(RunDirectory.list(space), key=lambda run: run.status().get("updated", 0))
-    return read_run(found, memory)
+    return read_run(found, memory, first)
 
 
-def read_run(run: RunDirectory, memory_mb: float) -> Trained:
-    """What a run took after its warm-up, from its log; checkpoints are written every 3 minutes or 500 steps."""
+def read_run(run: RunDirectory, memory_mb: float, begins: int = 0) -> Trained:
+    """What a run took after its warm-up, from its log; checkpoints are written every 3 minutes or 500 steps.
+
+    Args:
+        begins: step at which the phase begins that is measured.
+    """
     lines = run.metrics()
-    first, last = lines[0], lines[-1]
+    first, last = next(line for line in lines if line["step"] >= begins + WARM_UP), lines[-1]
     count = last["step"] - first["step"]
     sections = {
         name: (last["time_share"][name] * last["seconds"] - first["time_share"][name] * first["seconds"]) / count
@@ -170,9 +190,11 @@ def read_run(run: RunDirectory, memory_mb: float) -> Trained:
 def plain_loop(
     space: Workspace, method: str, backbone: str, keys: Sequence[str], jobs: int, steps: int
 ) -> dict[str, float]:
-    """The rival, in a process of its own: seconds of a step by part, voxels of a batch, peak memory."""
+    """The rival, in a process of its own: seconds of a step by part, voxels of a batch, peak memory; ``beyond``: the
+    share of a step that the method costs beyond its passes; ``budget`` and ``first``: how many steps a run has to have,
+    and where the phase begins that is measured."""
     order = {"workspace": str(space.root), "method": method, "backbone": backbone, "keys": list(keys)}
-    words = [json.dumps({**order, "threads": jobs, "steps": steps})]
+    words = [json.dumps({**order, "threads": jobs, "steps": steps, "total": WARM_UP + -(-steps // EVERY) * EVERY})]
     done = subprocess.run(
         [sys.executable, "-m", "ssl3d.benchmarks.methods", *words], check=True, capture_output=True, text=True
     )
@@ -185,17 +207,30 @@ def main() -> None:
     import resource
     from dataclasses import asdict
 
-    from ssl3d.benchmarks.passes import time_steps
+    from ssl3d.benchmarks.passes import PRECEDING, clock_beyond, clock_steps, entering
+    from ssl3d.models.methods.registry import get_method
+    from ssl3d.pipeline.needed import make_missing
+    from ssl3d.pipeline.progress import Silent
     from ssl3d.pipeline.training.build import open_data
     from ssl3d.pipeline.training.config import resolve
 
     order = json.loads(sys.argv[1])
-    data = open_data(Workspace.open(order["workspace"], create=False), DATASET, None)
-    config = resolve(order["method"], backbone=order["backbone"], steps=1000, overrides=order["keys"])
-    passes = time_steps(config.bound(data.dataset, data.split), data, order["steps"], threads=order["threads"])
-    scale = 1 << 20 if sys.platform == "darwin" else 1 << 10  # macOS counts bytes, Linux kilobytes
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
-    print(json.dumps({**asdict(passes), "step": passes.step, "memory_mb": memory}))
+    space, needs = Workspace.open(order["workspace"], create=False), get_method(order["method"]).needs
+    make_missing(space, DATASET, needs, jobs=order["threads"], progress=Silent())
+    data = open_data(space, DATASET, None, needs)
+    config = resolve(order["method"], backbone=order["backbone"], steps=order["total"], overrides=order["keys"])
+    config = config.bound(data.dataset, data.split)
+    with entering(config, data, order["total"], threads=order["threads"]) as phases:
+        for ready in phases:
+            if not ready.last:
+                clock_steps(ready, PRECEDING)
+                continue
+            passes = clock_steps(ready, order["steps"])
+            scale = 1 << 20 if sys.platform == "darwin" else 1 << 10  # macOS counts bytes, Linux kilobytes
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+            beyond = clock_beyond(ready, max(1, order["steps"] // 2)).share
+            found = {**asdict(passes), "step": passes.step, "memory_mb": memory, "beyond": beyond}
+            print(json.dumps({**found, "budget": ready.budget, "first": ready.first}))
 
 
 if __name__ == "__main__":

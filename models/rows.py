@@ -58,6 +58,26 @@ def _signed(value: int) -> int:
     return (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
+def match_pairs(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """The points that views 2k and 2k + 1 of one batch have in common, for every k.
+
+    Returns:
+        (K,), (K,) int64 indices of points of even views (rising) and odd ones.
+
+    Raises:
+        ValueError: the number of views is odd.
+    """
+    views = len(inputs.view_offsets) - 1
+    if views % 2:
+        raise ValueError(f"{views} views are no pairs")
+    view = point_to_view(inputs)
+    keys = _keys(inputs.rows, view // 2)
+    even, odd = ((view % 2 == side).nonzero().squeeze(1) for side in (0, 1))
+    found = _lookup(keys[even], keys[odd])
+    common = found >= 0
+    return even[common], odd[found[common]]
+
+
 def point_to_view(inputs: Inputs) -> Tensor:
     """(P,) int64: the view that each point of a batch belongs to."""
     views = torch.arange(len(inputs.view_offsets) - 1, device=inputs.rows.device)
@@ -77,4 +97,4 @@ def _lookup(wanted: Tensor, keys: Tensor) -> Tensor:
     return torch.where(ordered[place] == wanted, order[place], -1)
 
 
-__all__ = ["lookup_rows", "match_points", "point_to_view", "random_keys"]
+__all__ = ["lookup_rows", "match_pairs", "match_points", "point_to_view", "random_keys"]

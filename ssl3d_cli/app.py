@@ -15,6 +15,7 @@ from ssl3d.cli import console, failures
 from ssl3d.cli.options import STATE, Debug
 from ssl3d.data.errors import UsageError
 from ssl3d.data.text import nearest
+from ssl3d.pipeline.launch import leave
 
 COMMANDS: dict[str, dict[str, str]] = {
     "The chain": {
@@ -177,7 +178,11 @@ def main() -> None:
     # training up to 20 times slower beside a busy process, not at all 3 times slower on an idle machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except SystemExit as error:  # of a process that leaves the last word to another
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    leave(code)
 
 
 if __name__ == "__main__":

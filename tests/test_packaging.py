@@ -49,6 +49,7 @@ def test_wheel_holds_code_tables_and_nothing_else(wheel: Path) -> None:
         "ssl3d/data/datasets/lists/semantickitti_lasermix_1pct.txt",
         "ssl3d/data/datasets/lists/index.toml",
         "ssl3d/benchmarks/stages.py",
+        "ssl3d/benchmarks/published/ddsemi.toml",
         "ssl3d/benchmarks/rivals/worker.py",
         "ssl3d/data/py.typed",
     ):

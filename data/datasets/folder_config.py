@@ -275,7 +275,11 @@ class FolderConfig(Part):
         """What networks read of these clouds: what the columns give; outside of LiDARs no range is cut off."""
         has = [name for name in ("color", "intensity", "normal") if getattr(self.columns, name)]
         if self.sensor is not None:
-            return [f"backbone.features={','.join(['xyz', *has])}", *self.defaults]
+            up, down = self.sensor.fov_up_deg, -abs(self.sensor.fov_down_deg)
+            bands = [
+                f"{method}.fov_{end}" for method in ("lasermix", "cps") for end in (f"up={up:g}", f"down={down:g}")
+            ]
+            return [f"backbone.features={','.join(['xyz', *has])}", "gpc.crop=fan", *bands, *self.defaults]
         return [f"backbone.features={','.join(['xyz_from_min', *has])}", "backbone.clip=null", *self.defaults]
 
     def spec_table(self) -> dict[str, Any]:

@@ -261,9 +261,8 @@ def annotate(
         DataError: an object names a segment that the mesh has not.
     """
     if int(segments.max()) < _LARGEST_TABLE:
-        known = None
-        place: npt.NDArray[np.integer[Any]] = segments
-        present = np.bincount(segments).astype(np.int64)
+        known, place = None, segments.astype(np.intp)  # once: whatever looks up rows wants them so
+        present = np.bincount(place)
     else:  # ids that would make the tables too long
         known, place, present = np.unique(segments, return_inverse=True, return_counts=True)
     nyu40, instance = np.zeros(len(present), np.int64), np.zeros(len(present), np.uint32)
@@ -289,7 +288,7 @@ def annotate(
         if label not in categories:
             unknown[label] = unknown.get(label, 0) + int(present[rows].sum())
         nyu40[rows], instance[rows] = categories.get(label, 0), group["objectId"] + 1
-    return Annotation(nyu40[place], instance[place], unknown)
+    return Annotation(nyu40.take(place), instance.take(place), unknown)
 
 
 def check_owner(file: SourceFile, content: Mapping[str, Any], scan: str) -> None:

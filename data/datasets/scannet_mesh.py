@@ -18,8 +18,8 @@ from ssl3d.data.formats.cloud import Options
 from ssl3d.data.formats.ply import open_ply
 from ssl3d.data.formats.ply_header import Element, PlyHeader, read_ply_header
 
-_TRIANGLE = np.dtype([("corners", "u1"), ("vertices", "V12")])
-"""Three int32; copied as one item of 12 bytes, which takes half of the time."""
+_TRIANGLE = np.dtype([("corners", "u1"), ("vertices", "<u4", 3)])
+"""Published as int32; without a sign here: negative ones are then too high, and numba looks for none (`_edges`)."""
 _PUBLISHED = [(name, np.dtype("<f4")) for name in "xyz"] + [(name, np.dtype("u1")) for name in ("red", "green", "blue")]
 _DAMAGED = "the download was cut, or a tool has written the file anew: download it again"
 _NEEDED = ("x", "y", "z", "red", "green", "blue")
@@ -38,13 +38,13 @@ class ScanMesh:
 
     Attributes:
         points: (n, 3) float32 meters. color: (n, 3) uint8.
-        faces: (m, 3) int32 rows of points.
+        faces: (m, 3) uint32 rows of points; may be a view of the file's bytes, not aligned.
         label: (n,) nyu40 ids, of a mesh with labels.
     """
 
     points: npt.NDArray[np.float32]
     color: npt.NDArray[np.uint8]
-    faces: npt.NDArray[np.int32]
+    faces: npt.NDArray[np.uint32]
     label: npt.NDArray[np.integer[Any]] | None
 
 
@@ -78,20 +78,17 @@ def read_mesh(file: SourceFile, digest: xxhash.xxh3_128 | None = None, *, faces_
     if len(content) < end:
         raise DataError("truncated mesh", where={"file": file.path, "vertices": vertex.rows}, hint=_DAMAGED)
     rows = np.frombuffer(content, dtype, vertex.rows, header.offset)
-    faces = None
     if face is None or not faces_too:
-        faces = np.zeros((0, 3), np.int32)
+        faces = np.zeros((0, 3), np.uint32)
     elif _is_standard(header, face) and len(content) >= end + _TRIANGLE.itemsize * face.rows:
         triangles = np.frombuffer(content, _TRIANGLE, face.rows, end)
-        if (triangles["corners"] == 3).all():
-            faces = np.ascontiguousarray(triangles["vertices"]).view("<i4").reshape(-1, 3)
-    if faces is None:
-        found = open_ply(Path(file.path), file.size, Options()).mesh().faces
-        faces = np.zeros((0, 3), np.int32) if found is None else found.astype(np.int32)
-    elif faces.size and int(faces.view(np.uint32).max()) >= vertex.rows:  # negative ones are large so
+        faces = triangles["vertices"] if (triangles["corners"] == 3).all() else _triangulated(file)
+    else:
+        faces = _triangulated(file)
+    if len(faces) and int(_highest(faces)) >= vertex.rows:
         raise DataError(
             "faces name vertices that the mesh has not",
-            where={"file": file.path, "vertices": vertex.rows, "highest": int(faces.max())},
+            where={"file": file.path, "vertices": vertex.rows, "highest": int(faces.view(np.int32).max())},
             hint=_DAMAGED,
         )
     if [(prop.name, prop.dtype) for prop in vertex.properties[:6]] == _PUBLISHED:
@@ -110,10 +107,16 @@ def _read_any(file: SourceFile, rows: int) -> ScanMesh:
     names = [name for name in (*_NEEDED, "label") if name in source.columns]
     (table,) = source.tables(names, rows)
     faces = source.mesh().faces
-    return _mesh(table, np.zeros((0, 3), np.int32) if faces is None else faces.astype(np.int32))
+    return _mesh(table, np.zeros((0, 3), np.uint32) if faces is None else faces.astype(np.uint32))
 
 
-def _mesh(columns: dict[str, npt.NDArray[Any]], faces: npt.NDArray[np.int32]) -> ScanMesh:
+def _triangulated(file: SourceFile) -> npt.NDArray[np.uint32]:
+    """Faces of any number of corners, or in another encoding."""
+    found = open_ply(Path(file.path), file.size, Options()).mesh().faces
+    return np.zeros((0, 3), np.uint32) if found is None else found.astype(np.uint32)
+
+
+def _mesh(columns: dict[str, npt.NDArray[Any]], faces: npt.NDArray[np.uint32]) -> ScanMesh:
     count = len(columns["x"])
     points, color = np.empty((count, 3), np.float32), np.empty((count, 3), np.uint8)
     for axis in range(3):
@@ -158,19 +161,28 @@ def _is_standard(header: PlyHeader, face: Element) -> bool:
     )
 
 
-def vertex_normals(points: npt.NDArray[np.float32], faces: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+def vertex_normals(points: npt.NDArray[np.float32], faces: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
     """(n, 3) unit normals: those of the faces around a vertex, weighted by area; (0, 0, 0) without any."""
     normals: npt.NDArray[np.float32] = _normals(points, faces)
     return normals
 
 
-def mesh_edges(faces: npt.NDArray[np.int32], num_points: int) -> npt.NDArray[np.int32]:
+def mesh_edges(faces: npt.NDArray[np.uint32], num_points: int) -> npt.NDArray[np.int32]:
     """(e, 2) int32: the pairs of vertices that a face joins, each once, a < b, in rising order."""
-    return _edges(faces.view(np.uint32), num_points).view(np.int32)
+    return _edges(faces, num_points).view(np.int32)
 
 
 @njit(cache=True, nogil=True)
-def _normals(points: npt.NDArray[np.float32], faces: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+def _highest(faces: npt.NDArray[np.uint32]) -> np.uint32:
+    zero, one, two = np.uint64(0), np.uint64(1), np.uint64(2)
+    a, b, c = np.uint32(0), np.uint32(0), np.uint32(0)
+    for f in range(np.uint64(len(faces))):
+        a, b, c = max(a, faces[f, zero]), max(b, faces[f, one]), max(c, faces[f, two])
+    return max(a, b, c)
+
+
+@njit(cache=True, nogil=True)
+def _normals(points: npt.NDArray[np.float32], faces: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
     sums = np.zeros((len(points), 3))
     for f in range(len(faces)):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]

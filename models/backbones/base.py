@@ -107,12 +107,14 @@ class InputSpec(ABC):
 class Backbone(nn.Module, ABC):
     """A network from ``Inputs`` to ``Levels``.
 
-    Class attributes: ``name`` as typed after ``--backbone``; ``Params`` the typed parameters.
+    Class attributes: ``name`` as typed after ``--backbone``; ``Params`` the typed parameters; ``elements`` what it
+    computes on, in the plural (``Method.elements`` may ask for some kinds).
     Instance attributes: ``out_channels``; ``input_spec``.
     """
 
     name: ClassVar[str]
     Params: ClassVar[type[AnyParams]]
+    elements: ClassVar[str] = "elements"
     out_channels: int
     input_spec: InputSpec
 

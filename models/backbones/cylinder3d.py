@@ -272,6 +272,7 @@ class Cylinder3D(SparseUNet):
     """
 
     name = "cylinder3d"
+    elements = "cylinder cells"
     Params = Cylinder3DParams
     params: Cylinder3DParams
     tap_names = ("enc0", "enc1", "enc2", "enc3", "enc4", "dec1", "dec2", "dec3", "dec4")

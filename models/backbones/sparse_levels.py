@@ -28,6 +28,7 @@ class SparseUNet(Backbone):
             the tensor stride of the one before along every axis. Empty where that is not so.
     """
 
+    elements = "voxels"
     params: Any
     tap_names: tuple[str, ...]
     stages: tuple[str, ...]

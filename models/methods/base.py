@@ -68,9 +68,15 @@ Writer = Callable[[View, Prediction], Stored]
 
 
 class TrainContext(Protocol):
-    """What ``Phase.on_enter`` may use."""
+    """What ``Phase.on_enter`` may use.
+
+    Attributes:
+        partial: the split hides points of labelled scans on purpose: their points without a visible label are
+            unlabelled. Else such a point belongs to no class.
+    """
 
     progress: Progress
+    partial: bool
 
     def predict_train(
         self,
@@ -136,6 +142,7 @@ class Method(nn.Module):
         uses_unlabelled: whether batches carry unlabelled scans. A split that labels some points of every scan has none:
             the group is absent then, and the points without a label take its place.
         needs: names of the stages whose products it reads from ``View.extras``.
+        elements: kinds of ``Backbone.elements`` that it works on; none = any kind.
         needs_sensor: it makes sense only for scans of a spinning sensor that stands at their origin.
         class_measures, mean_measures: names of what it counts in ``measures``: shares by class, and plain means.
         ema_buffers: what becomes of the buffers of averaged networks (``ema_pairs``).
@@ -147,6 +154,7 @@ class Method(nn.Module):
     Params: ClassVar[type[AnyParams]]
     uses_unlabelled: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ()
+    elements: ClassVar[tuple[str, ...]] = ()
     needs_sensor: ClassVar[bool] = False
     class_measures: ClassVar[tuple[str, ...]] = ()
     mean_measures: ClassVar[tuple[str, ...]] = ()
@@ -168,6 +176,15 @@ class Method(nn.Module):
                 f"{cls.name} needs scans of a spinning sensor, and {spec.title} has none",
                 hint="`ssl3d train --list` says which methods suit any dataset",
             )
+
+    @classmethod
+    def item_scans(cls, params: AnyParams, unlabelled: bool) -> int:
+        """The fewest scans of one kind that ``views`` wants together: unlabelled ones, or (``unlabelled`` is False:
+        there are none) labelled ones. For a method that mixes scans of one kind.
+
+        An item has fewer where the whole batch has, or where a scan has no point.
+        """
+        return 1
 
     @classmethod
     def views(

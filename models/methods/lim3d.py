@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -25,10 +25,16 @@ from ssl3d.models.config import Params as AnyParams
 from ssl3d.models.ema import freeze, keep_rate
 from ssl3d.models.intensity_passes import IntensityPasses
 from ssl3d.models.losses.consistency import Distance, consistency
+from ssl3d.models.losses.cross_entropy import cross_entropy
 from ssl3d.models.losses.unreliable import UnreliableContrast
 from ssl3d.models.methods.base import Batch, MakeSegmenter, Phase, Progress, Stored, TrainContext
-from ssl3d.models.methods.mean_teacher import PUBLISHED_STEPS, MeanTeacher, MeanTeacherParams, onto_elements
+from ssl3d.models.methods.cbst import targeted
+from ssl3d.models.methods.mean_teacher import MeanTeacher, MeanTeacherParams, onto_elements
 from ssl3d.models.prediction import Prediction
+from ssl3d.models.teacher import PUBLISHED_STEPS
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 TRAIN, DISTIL = 0, 1
 """Indices of the phases: stage 1, and stage 3 (which begins with stage 2)."""
@@ -85,12 +91,10 @@ class LiM3DParams(MeanTeacherParams):
     )
     high_rank: int = Field(20, ge=1, description="and above this rank (code)")
 
-    def settled(self, steps: int) -> LiM3DParams:
-        params = super().settled(steps)
-        assert isinstance(params, LiM3DParams)
+    def settled(self, steps: int) -> Self:
         stage1 = max(1, steps // 2) if self.stage1_steps is None else min(self.stage1_steps, steps)
         scaled = max(1, round(PUBLISHED_BANK * min(1.0, steps / PUBLISHED_STEPS)))
-        return params.model_copy(update={"stage1_steps": stage1, "bank": self.bank or scaled})
+        return super().settled(steps).model_copy(update={"stage1_steps": stage1, "bank": self.bank or scaled})
 
 
 class LiM3D(MeanTeacher):
@@ -100,6 +104,7 @@ class LiM3D(MeanTeacher):
     Params = LiM3DParams
     params: LiM3DParams
     needs_sensor = True
+    class_measures = ("precision",)
     mean_measures = ("bank",)
     limit: Tensor
     seed: Tensor
@@ -148,9 +153,14 @@ class LiM3D(MeanTeacher):
         if self.params.crb:
             teacher = IntensityPasses(self.teacher) if self.params.tta else self.teacher
             counts = ClassRangeCounts(self.num_classes, self.params.annuli)
+            partial = ctx.partial
+
+            def guess(view: View, prediction: Prediction) -> Stored:
+                return guess_of(view, prediction, partial)
+
             for view, stored in ctx.predict_train(guess, segmenter=teacher, scores=True):
-                ring = annulus(view.points, self.params.annuli)
-                counts.add(stored.points["crb_label"], ring, stored.points["crb_doubt"])
+                label = np.where(view.label == IGNORE, stored.points["crb_label"], np.uint8(IGNORE))
+                counts.add(label, annulus(view.points, self.params.annuli), stored.points["crb_doubt"])
             self.limit.copy_(torch.from_numpy(counts.limits(self.params.crb_share)))
         if self.params.from_scratch:
             self._begin_anew()
@@ -200,7 +210,7 @@ class LiM3D(MeanTeacher):
         self.pseudo.add(pseudo[target == IGNORE])
         scores, features, guided = self._guide(inputs, other)
         if self.params.crb:
-            losses["pseudo"] = self.params.lambda_u * self._cross_entropy(output.logits, pseudo)
+            losses["pseudo"] = self.params.lambda_u * self._by_elements(cross_entropy(output.logits, pseudo), pseudo)
         agreeing = guided & (pseudo == IGNORE)
         if self.params.consistency_on == "unlabelled":
             agreeing &= target == IGNORE
@@ -219,11 +229,14 @@ class LiM3D(MeanTeacher):
         """(M,) int64: pseudo labels of the elements without a label; IGNORE where there is none."""
         if "crb_label" not in inputs.extras:
             return torch.full_like(target, IGNORE)
-        label = inputs.extras["crb_label"].long()
+        label, to_elements = inputs.extras["crb_label"].long(), self.segmenter.backbone.labels
         ring, doubt = inputs.extras["crb_annulus"].long(), inputs.extras["crb_doubt"].float()
         sure = doubt < self.limit[label.clamp(max=self.num_classes - 1), ring]
-        pseudo = self.segmenter.backbone.labels(inputs, torch.where(sure, label, IGNORE))
-        return torch.where(target == IGNORE, pseudo, IGNORE)
+        hidden, unlabelled = inputs.label == IGNORE, target == IGNORE
+        checked = to_elements(inputs, torch.where(sure & ~hidden, label, IGNORE))[~unlabelled]
+        self.measures.add_classes("precision", checked == target[~unlabelled], checked)
+        pseudo = to_elements(inputs, torch.where(sure & hidden, label, IGNORE))
+        return torch.where(unlabelled, pseudo, IGNORE)
 
     @torch.no_grad()
     def _guide(self, inputs: Inputs, other: Inputs | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -244,10 +257,12 @@ class LiM3D(MeanTeacher):
         return keep_rate(self.params.alpha or 0.0, step, self.params.warm_up)
 
 
-def guess(view: View, prediction: Prediction) -> Stored:
-    """Of each point without a visible label the predicted class, and how unsure it is."""
+def guess_of(view: View, prediction: Prediction, partial: bool) -> Stored:
+    """Of each point the predicted class, and how unsure it is: of points with a label too, to be compared with it, but
+    not of those that a fully labelled scan says to be of no class."""
     assert prediction.scores is not None
-    label = np.where(view.label == IGNORE, prediction.label, IGNORE).astype(np.uint8)
+    wanted = targeted(view, partial) | (view.label != IGNORE)
+    label = np.where(wanted, prediction.label, np.uint8(IGNORE))
     return Stored(points={"crb_label": label, "crb_doubt": doubts(prediction.scores)})
 
 
@@ -257,4 +272,4 @@ def _with_annulus(view: View, annuli: int) -> View:
     return replace(view, extras={**view.extras, "crb_annulus": annulus(view.points, annuli)})
 
 
-__all__ = ["LiM3D", "LiM3DParams", "guess"]
+__all__ = ["LiM3D", "LiM3DParams", "guess_of"]

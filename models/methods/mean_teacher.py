@@ -6,39 +6,34 @@ is what is evaluated. LASS3D and DDSemi report this baseline with the numbers of
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl3d.data.augment import Augmentation
 from ssl3d.data.scan import IGNORE, View
-from ssl3d.models.backbones.base import Inputs, Segmenter
+from ssl3d.models.backbones.base import Inputs
 from ssl3d.models.config import Params as AnyParams
 from ssl3d.models.distributed import total
 from ssl3d.models.elements import ElementMap
-from ssl3d.models.ema import BufferPolicy, freeze, keep_rate, scaled_keep
 from ssl3d.models.losses.consistency import Distance, consistency
-from ssl3d.models.losses.cross_entropy import cross_entropy
-from ssl3d.models.losses.lovasz import lovasz_softmax
-from ssl3d.models.methods.base import Batch, MakeSegmenter, Method, Progress
+from ssl3d.models.losses.segmentation import segmentation_losses
+from ssl3d.models.methods.base import Batch, Progress
 from ssl3d.models.rows import match_points
+from ssl3d.models.teacher import TeacherMethod, TeacherParams
 
-PUBLISHED_STEPS = 25_000
-"""The schedule that alpha = 0.99 was published for (LaserMix code, MinkUNet on SemanticKITTI)."""
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
-class MeanTeacherParams(AnyParams):
+class MeanTeacherParams(TeacherParams):
     """Parameters of ``mean_teacher``."""
 
-    alpha: float | None = Field(
-        None, ge=0, lt=1, description="EMA keep rate; none = 0.99, its half-life scaled to the steps"
-    )
     w: float | None = Field(
         None, ge=0, description="weight of the consistency; none = 200 (mse, LaserMix MinkUNet), 1 (kl)"
     )
@@ -52,43 +47,22 @@ class MeanTeacherParams(AnyParams):
     ramp_steps: int = Field(
         0, ge=0, description="K_r: the consistency rises over so many steps; 0 = at once (LaserMix)"
     )
-    warm_up: bool = Field(True, description="the first averages are plain means: alpha_k = min(1 - 1/(k+1), alpha)")
     teacher_view: Literal["same", "weak"] = Field(
         "same", description="what the teacher sees: the student's view (LaserMix), or one only turned and mirrored"
     )
-    bn_buffers: BufferPolicy = Field(
-        "own",
-        description="running statistics of the teacher: own (by its own passes), ema, or copy (then in eval mode)",
-    )
-    evaluate_on: Literal["teacher", "student"] = Field("teacher", description="student: for analysis")
     lambda_lov: float = Field(0.0, ge=0, description="weight of Lovász-softmax (0 for MinkUNet, LaserMix code)")
 
-    def settled(self, steps: int) -> MeanTeacherParams:
-        alpha = scaled_keep(0.99, PUBLISHED_STEPS, steps) if self.alpha is None else self.alpha
+    def settled(self, steps: int) -> Self:
         w = (200.0 if self.consistency == "mse" else 1.0) if self.w is None else self.w
-        return self.model_copy(update={"alpha": alpha, "w": w})
+        return super().settled(steps).model_copy(update={"w": w})
 
 
-class MeanTeacher(Method):
+class MeanTeacher(TeacherMethod):
     """``L = L_sup + w r(k) L_con`` on labelled and unlabelled scans in one batch."""
 
     name = "mean_teacher"
     Params = MeanTeacherParams
     params: MeanTeacherParams
-
-    def __init__(self, params: MeanTeacherParams, make_segmenter: MakeSegmenter, num_classes: int) -> None:
-        super().__init__(params.settled(PUBLISHED_STEPS), make_segmenter, num_classes)
-        self.ema_buffers = params.bn_buffers
-        self.segmenter = make_segmenter()
-        self.teacher = copy.deepcopy(self.segmenter)
-        freeze(self.teacher)
-
-    def train(self, mode: bool = True) -> MeanTeacher:
-        """Averaged or copied statistics are used as they are; a teacher with its own has to gather them."""
-        super().train(mode)
-        if self.ema_buffers != "own":
-            self.teacher.eval()
-        return self
 
     @classmethod
     def views(
@@ -127,14 +101,11 @@ class MeanTeacher(Method):
         yield losses
 
     def _supervised(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        losses = {"ce": self._cross_entropy(logits, target)}
-        if self.params.lambda_lov:
-            losses["lovasz"] = self.params.lambda_lov * lovasz_softmax(logits.float().softmax(1), target)
-        return losses
+        losses = segmentation_losses(logits, target, self.params.lambda_lov)
+        return losses | {"ce": self._by_elements(losses["ce"], target)}
 
-    def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Divided by the labelled elements, or by all (``divide_by``)."""
-        loss = cross_entropy(logits, target)
+    def _by_elements(self, loss: Tensor, target: Tensor) -> Tensor:
+        """A mean over the elements with a label, or (``divide_by``) its sum over the number of all elements."""
         if self.params.divide_by == "own":
             return loss
         labelled = total((target != IGNORE).sum())
@@ -145,18 +116,6 @@ class MeanTeacher(Method):
         """(M, C) probabilities of the teacher on the student's elements, (M,) bool where it has any."""
         seen = inputs if other is None else other
         return onto_elements(inputs, other, self.teacher(seen).logits.float().softmax(1))
-
-    def ema_pairs(self) -> Sequence[tuple[nn.Module, nn.Module]]:
-        return [(self.teacher, self.segmenter)]
-
-    def ema_keep(self, progress: Progress) -> float:
-        return keep_rate(self.params.alpha or 0.0, progress.total_step, self.params.warm_up)
-
-    def predictor(self) -> Segmenter:
-        return self.teacher if self.params.evaluate_on == "teacher" else self.segmenter
-
-    def student(self) -> Segmenter:
-        return self.segmenter
 
 
 def onto_elements(inputs: Inputs, other: Inputs | None, values: Tensor) -> tuple[Tensor, Tensor]:

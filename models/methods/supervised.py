@@ -13,8 +13,7 @@ from torch import Tensor
 
 from ssl3d.models.backbones.base import Segmenter
 from ssl3d.models.config import Params
-from ssl3d.models.losses.cross_entropy import cross_entropy
-from ssl3d.models.losses.lovasz import lovasz_softmax
+from ssl3d.models.losses.segmentation import segmentation_losses
 from ssl3d.models.methods.base import Batch, MakeSegmenter, Method, Progress
 
 
@@ -41,10 +40,7 @@ class Supervised(Method):
         logits = self.segmenter(inputs).logits
         target = self.segmenter.backbone.labels(inputs, inputs.label)
         self.live.add(logits, target)
-        losses = {"ce": cross_entropy(logits, target)}
-        if self.lambda_lov:
-            losses["lovasz"] = self.lambda_lov * lovasz_softmax(logits.float().softmax(1), target)
-        yield losses
+        yield segmentation_losses(logits, target, self.lambda_lov)
 
     def predictor(self) -> Segmenter:
         return self.segmenter

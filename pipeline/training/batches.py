@@ -65,9 +65,11 @@ class StepBatch:
         return replace(self, groups=groups)
 
 
-def batch_items(labelled: int, unlabelled: int | None) -> int:
-    """Items of a batch of so many scans: each has as many of both."""
-    return gcd(labelled, unlabelled) if unlabelled else labelled
+def batch_items(method: type[Method], params: Params, labelled: int, unlabelled: int | None) -> int:
+    """Items of a batch of so many scans: each has as many of both, and as many together as the method wants."""
+    most, mixed = (gcd(labelled, unlabelled), unlabelled) if unlabelled else (labelled, labelled)
+    fewest = method.item_scans(params, unlabelled is not None)
+    return next((n for n in range(most, 1, -1) if most % n == 0 and mixed // n >= fewest), 1)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class BatchMaker:
     @property
     def items(self) -> int:
         """Items of a step."""
-        return batch_items(self.labelled.batch, self.unlabelled.batch if self.unlabelled else None)
+        unlabelled = self.unlabelled.batch if self.unlabelled else None
+        return batch_items(self.method, self.params, self.labelled.batch, unlabelled)
 
     def _item(self, step: int, item: int, scans: list[str]) -> dict[str, list[View]]:
         """The groups of views of one item; none when its labelled or its unlabelled scans have no point."""

@@ -15,7 +15,7 @@ from ssl3d.data.augment import Augmentation
 from ssl3d.data.errors import Ssl3dError, UsageError
 from ssl3d.data.spec import DatasetSpec
 from ssl3d.models.backbones.base import InputSpec, Segmenter
-from ssl3d.models.backbones.registry import make_backbone
+from ssl3d.models.backbones.registry import get_backbone, list_backbones, make_backbone
 from ssl3d.models.ema import ema_update
 from ssl3d.models.methods.base import Method, Phase
 from ssl3d.models.methods.registry import get_method
@@ -130,10 +130,16 @@ def build_method(config: RunConfig) -> tuple[Method, InputSpec]:
 
 
 def check_method(config: RunConfig, data: TrainingData) -> None:
-    """Raises ``UsageError`` when the method makes no sense on the dataset, or when it learns from what has no label and
-    the split leaves nothing without."""
+    """Raises ``UsageError`` when the method makes no sense on the dataset or with the backbone, or when it learns from
+    what has no label and the split leaves nothing without."""
     method = get_method(config.method)
     method.check(config.method_params, data.spec)
+    if method.elements and (elements := get_backbone(config.backbone).elements) not in method.elements:
+        fitting = [name for name in list_backbones() if get_backbone(name).elements in method.elements]
+        raise UsageError(
+            f"{config.method} works on {' or '.join(method.elements)}, and {config.backbone} computes on {elements}",
+            hint=f"choose another --backbone: {', '.join(fitting) or 'none that is installed fits'}",
+        )
     if method.uses_unlabelled and not data.unlabelled and not data.split.partial:
         raise UsageError(
             f"{config.method} learns from unlabelled scans, and the split has none",
@@ -146,16 +152,19 @@ def check_share(config: RunConfig, data: TrainingData, processes: int) -> None:
     """Raises ``UsageError`` when the processes cannot have equally many items of each batch."""
     method = get_method(config.method)
     unlabelled = method.uses_unlabelled and bool(data.unlabelled)
-    items = batch_items(config.train.batch, config.batch_unlabelled if unlabelled else None)
+    items = batch_items(
+        method, config.method_params, config.train.batch, config.batch_unlabelled if unlabelled else None
+    )
     if items % processes == 0:
         return
     fitting = " or ".join(str(count) for count in range(1, items + 1) if items % count == 0)
     where: dict[str, object] = {"train.batch": config.train.batch}
     where |= {"train.batch_unlabelled": config.batch_unlabelled} if unlabelled else {}
+    share = processes * (1 if unlabelled else method.item_scans(config.method_params, False))
     raise UsageError(
         f"{processes} processes cannot share the {items} items of a batch equally",
         where=where,
-        hint=f"make batches that they can share (--set train.batch={-(-config.train.batch // processes) * processes}), "
+        hint=f"make batches that they can share (--set train.batch={-(-config.train.batch // share) * share}), "
         f"or start {fitting} processes",
     )
 

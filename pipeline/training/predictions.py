@@ -64,6 +64,7 @@ class PhaseContext:
         self.team = team
         self.folder, self.data, self.source = folder, data, data.source
         self.method, self.device, self.progress = method, device, step
+        self.partial = data.split.partial
         self.kept: str | None = None
         self._say = progress
         self._calls = 0

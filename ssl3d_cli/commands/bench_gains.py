@@ -154,6 +154,7 @@ def _planned(bench: Bench, jobs: int, dry_run: bool, report_only: bool) -> Plan:
         bench.find_splits()
     else:
         bench.make_splits(bench.recipe.jobs(), jobs, console.ConsoleProgress())
+        bench.make_stages(jobs, console.ConsoleProgress())
     plan = make_plan(bench)
     if not report_only:
         calibrate(bench, plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +13,9 @@ from ssl3d.cli import console, options
 from ssl3d.data.errors import Ssl3dError, UsageError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ssl3d.benchmarks.compare import Line
     from ssl3d.pipeline.evaluation.folds import Fold
     from ssl3d.pipeline.evaluation.passes import Passes
     from ssl3d.pipeline.evaluation.report import Report
@@ -29,6 +33,7 @@ EPILOG = """\
   ssl3d eval                        every finished run of the dataset
   ssl3d eval RUN_A RUN_B --report markdown --out report.md
   ssl3d eval --report json | jq '.runs\\[] | {run, miou}'
+  ssl3d eval --compare paper        and what papers report for the same method
   ssl3d eval RUN --pictures 3       and three scans as PNG
   ssl3d eval --weights ema          the average that train.ema keeps
   ssl3d eval RUN --subset holdout   what `ssl3d split --holdout` kept out
@@ -43,6 +48,10 @@ Predictions lie in a folder or a zip in the format of the dataset's server: sequ
 with `mask.txt label confidence` a line (scannet-instance), CLOUD.labels (semantic3d); SCAN.npz, .ply, .las for any \
 dataset. Every scan of the subset needs its file. ScanNet's instances, and those of runs that predict any, are scored \
 with AP, AP50 and AP25.
+
+With --compare paper, numbers that papers report for the method, dataset and ratio of a run follow the report (csv: \
+they alone are written), with backbone, split and protocol of both sides. A line is comparable only where all of that \
+is known and equal; what a paper does not say is called not known.
 
 The report goes to stdout, progress to stderr. RUN is the name, or a beginning or an ending that only one run has."""
 
@@ -98,6 +107,15 @@ def evaluate(
         ),
     ] = None,
     pictures: Annotated[int, typer.Option("--pictures", min=0, metavar="N", help="Also draw N scans of each run.")] = 0,
+    against: Annotated[
+        Literal["paper"] | None,
+        typer.Option(
+            "--compare",
+            metavar="paper",
+            help="Published numbers beside ours, and what keeps the two from being comparable.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the report there.", show_default="stdout")
     ] = None,
@@ -117,6 +135,7 @@ def evaluate(
     from ssl3d.pipeline.evaluation.passes import Passes
     from ssl3d.pipeline.evaluation.protocols import find_protocol
 
+    check_comparison(against, report)
     over_folds = [name for name in protocols or [] if find_protocol(name).folds]
     passes = Passes.parse(tta)
     space = options.open_workspace(workspace, create=False)
@@ -142,7 +161,8 @@ def evaluate(
             device=device,
         )
     named = protocols or list(dict.fromkeys([*theirs, *(run.config.data.protocol for run in chosen)]))
-    text = write_report([*given, *results, *(summed(folds, results) for folds in wholes)], named, report, out)
+    lines = comparison(space, results, named) if against == "paper" else []
+    text = write_report([*given, *results, *(summed(folds, results) for folds in wholes)], named, report, out, lines)
     facts: dict[str, object] = {}
     if out is not None:
         facts["report"] = out
@@ -183,6 +203,23 @@ def check_predictions(
             "--pictures and --tta need a network",
             hint="name a run too, or leave them out: files are scored as they are",
         )
+
+
+def check_comparison(against: str | None, form: Format) -> None:
+    """Raises ``UsageError`` for a format that has no place for published numbers."""
+    if against is not None and form in ("latex", "html"):
+        raise UsageError(
+            f"published numbers are not written as {form}",
+            where={"--compare": against, "--report": form},
+            hint="choose --report table, markdown, json or csv",
+        )
+
+
+def comparison(space: Workspace, results: list[EvalResult], protocols: list[str]) -> list[Line]:
+    """Published numbers beside those of the runs."""
+    from ssl3d.benchmarks.compare import compare
+
+    return compare(space, results, protocols)
 
 
 def score_predictions(
@@ -316,8 +353,14 @@ def score(
     return results, drawn
 
 
-def write_report(results: list[EvalResult], protocols: list[str], form: Format, out: Path | None) -> str | None:
-    """Prints the report on stdout, or writes it to ``out``. Returns the text of the machine-readable formats."""
+def write_report(
+    results: list[EvalResult], protocols: list[str], form: Format, out: Path | None, lines: Sequence[Line] = ()
+) -> str | None:
+    """Prints the report on stdout, or writes it to ``out``. Returns the text of the machine-readable formats.
+
+    Args:
+        lines: published numbers beside ours, to be put behind the report.
+    """
     from ssl3d.pipeline.evaluation.report import FORMATS, Report
 
     report = Report(results, protocols)
@@ -325,10 +368,15 @@ def write_report(results: list[EvalResult], protocols: list[str], form: Format, 
         if out is None:
             paper = console.out()
             paper.print(report.table(paper.width))
+            if lines:
+                paper.print()
+                paper.print(_compared(lines, paper.width))
         else:
-            _write(out, plain_table(report))
+            _write(out, plain_table(report, lines=lines))
         return None
     text = FORMATS[form](report)
+    if lines:
+        text = _with_lines(text, form, lines)
     if out is None:
         print(text, end="" if text.endswith("\n") else "\n")
     else:
@@ -336,7 +384,21 @@ def write_report(results: list[EvalResult], protocols: list[str], form: Format, 
     return text
 
 
-def plain_table(report: Report, width: int = 120) -> str:
+def _with_lines(text: str, form: Format, lines: Sequence[Line]) -> str:
+    from ssl3d.benchmarks import compare
+
+    if form == "json":
+        return compare.with_json(text, lines)
+    return compare.csv_text(lines) if form == "csv" else f"{text}\n{compare.markdown(lines)}"
+
+
+def _compared(lines: Sequence[Line], width: int) -> RenderableType:
+    from ssl3d.benchmarks.compare import table
+
+    return table(lines, width)
+
+
+def plain_table(report: Report, width: int = 120, lines: Sequence[Line] = ()) -> str:
     """The table as text without colors."""
     import io
 
@@ -344,6 +406,9 @@ def plain_table(report: Report, width: int = 120) -> str:
 
     paper = Console(file=io.StringIO(), width=width, no_color=True, highlight=False)
     paper.print(report.table(width))
+    if lines:
+        paper.print()
+        paper.print(_compared(lines, width))
     return paper.file.getvalue()  # type: ignore[attr-defined]
 
 

@@ -159,12 +159,12 @@ def _typed(ctx: typer.Context, name: str) -> bool:
 
 
 def draw_methods() -> None:
-    """Every method: what it is, whether it learns from unlabelled scans, which stages it needs; names of backbones."""
+    """Every method: on which backbones and scans it works, what it needs, what it is; the backbones by kind."""
     import inspect
 
     from rich.markup import escape
 
-    from ssl3d.models.backbones.registry import list_backbones
+    from ssl3d.models.backbones.registry import get_backbone, list_backbones
     from ssl3d.models.methods import registry
 
     rows = []
@@ -174,13 +174,24 @@ def draw_methods() -> None:
         rows.append(
             (
                 f"[bold]{escape(name)}[/]",
+                escape(", ".join(method.elements)) or "any",
+                "no" if method.needs_sensor else "yes",
                 "yes" if method.uses_unlabelled else "no",
                 ", ".join(method.needs) or "-",
                 escape(" ".join(first.split())),
             )
         )
-    console.out().print(console.table(["method", "unlabelled scans", "needs", "what it does"], rows))
-    console.out().print(f"--backbone: {escape(', '.join(list_backbones()))}")
+    columns = ["method", "backbones", "rooms", "unlabelled", "stages", "what it does"]
+    console.out().print(console.table(columns, rows))
+    kinds: dict[str, list[str]] = {}
+    for name in list_backbones():
+        kinds.setdefault(get_backbone(name).elements, []).append(escape(name))
+    backbones = [(escape(kind), ", ".join(names)) for kind, names in kinds.items()]
+    console.out().print(console.table(["backbones that compute on", "--backbone"], backbones))
+    console.out().print(
+        "rooms: also scans that no spinning sensor took; unlabelled: learns from what has no label; "
+        "stages: whose products it reads (ssl3d train runs those that are missing)"
+    )
 
 
 def draw_keys(config: RunConfig) -> None:

@@ -37,14 +37,24 @@ def test_a_log_is_read_from_its_second_line_on(tmp_path: Path) -> None:
     assert found.sections == pytest.approx(SHARES)
     assert found.checkpoint == pytest.approx(9 / 180)
     assert found.step == pytest.approx(1.05) and found.passes == pytest.approx(0.8)
+    other = {**dict.fromkeys(SHARES, 0.0), "other": 1.0}
+    text = [
+        json.dumps({"step": step, "losses": {}, "lr": 0.1, "seconds": seconds, "time_share": other})
+        for step, seconds in ((10, 5.0), (20, 10.0), (30, 60.0), (40, 80.0))
+    ]
+    (run.path / "metrics.jsonl").write_text("\n".join(text) + "\n")
+    of_last_phase = read_run(run, memory_mb=123, begins=13)  # it is measured from step 30 on
+    assert of_last_phase.sections["other"] == pytest.approx(2.0)
 
 
 def test_rows_charge_the_trainer_with_what_neither_batch_nor_method_explains() -> None:
     """1 s a step, 0.8 s of it passes, 0.1 s batch; the method itself needs 0.06 s: 0.04 s are the trainer's, 4%."""
     ours = Trained(SHARES, checkpoint=0.0, memory_mb=200)
     fed = Trained({**SHARES, "data": 0.0, "other": 0.2}, checkpoint=0.0, memory_mb=200)
-    plain = {"data": 0.1, "after": 0.06, "step": 0.95, "elements": 20_000.0, "memory_mb": 150}
-    step, beyond, overhead, batch, waits, memory = method_rows("m", ours, fed, plain, jobs=2)
+    plain = {"data": 0.1, "after": 0.06, "step": 0.95, "elements": 20_000.0, "memory_mb": 150, "beyond": 0.12}
+    step, beyond, own, overhead, batch, waits, memory = method_rows("m", ours, fed, plain, jobs=2)
+    assert own["name"] == "cost of m beyond forward and backward passes"
+    assert (own["ours"], own["theirs"]) == (pytest.approx(12), 15) and own["ratio"] == pytest.approx(1.25)
     assert (step["ours"], step["theirs"]) == (pytest.approx(1000), pytest.approx(950))
     assert step["ratio"] == pytest.approx(0.95)
     assert (beyond["ours"], beyond["theirs"]) == (pytest.approx(200), pytest.approx(160))

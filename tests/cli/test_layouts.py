@@ -44,6 +44,21 @@ def ways(layout: str, root: Path, file: Path, ssl3d, space: tuple[object, ...]) 
     return "--list", file
 
 
+def mixes_by_inclination(layout: str, ssl3d, space: tuple[object, ...]) -> None:
+    """Scans of a spinning sensor are mixed over its field of view; others have no inclination, and it says so."""
+    sensor = load_spec(layout).sensor
+    answer = ssl3d("train", "lasermix", *TRAIN[2:], "--device", "cpu", *space)
+    if sensor is None:
+        assert answer.code == 2 and "needs scans of a spinning sensor" in answer.err
+        answer = ssl3d("train", "cps", *TRAIN[2:], "--set", "cps.mix=lasermix", "--device", "cpu", *space)
+        assert answer.code == 2 and "cps.mix=lasermix needs scans of a spinning sensor" in " ".join(answer.err.split())
+        return
+    assert answer.code == 0, answer.err
+    (file,) = (space[1] / "runs").glob("lasermix-*/config.json")
+    params = json.loads(file.read_text())["method_params"]
+    assert (params["fov_up"], params["fov_down"]) == (sensor.fov_up_deg, sensor.fov_down_deg)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_generated_prepared_trained_scored_and_handed_in(layout: str, tmp_path: Path, ssl3d) -> None:
     kind, protocol, first = LAYOUTS[layout]
@@ -72,6 +87,7 @@ def test_generated_prepared_trained_scored_and_handed_in(layout: str, tmp_path: 
         subset = "val" if layout == "nuscenes" else "test"
         answer = ssl3d("submit", "--check", archive, "--dataset", layout, "--subset", subset, "--json", *space[:2])
         assert answer.code == 0, answer.out
+    mixes_by_inclination(layout, ssl3d, space)
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before  # nothing is written under the root
 
 

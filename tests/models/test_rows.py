@@ -7,7 +7,7 @@ import torch
 from ssl3d.data.scan import View
 from ssl3d.models.backbones.base import Inputs, collate_points
 from ssl3d.models.elements import ElementMap
-from ssl3d.models.rows import lookup_rows, match_points, point_to_view, random_keys
+from ssl3d.models.rows import lookup_rows, match_pairs, match_points, point_to_view, random_keys
 
 
 def inputs(*views: list[tuple[int, int]]) -> Inputs:
@@ -67,3 +67,16 @@ def test_random_keys_are_splitmix_of_the_rows_and_even() -> None:
         assert random_keys(rows, seed).tolist() == expected
     share = random_keys(rows, 7).double() / 2**63
     assert abs(float(share.mean()) - 0.5) < 0.03 and abs(float((share < 0.1).double().mean()) - 0.1) < 0.03
+
+
+def test_pairs_of_views_of_one_batch() -> None:
+    batch = inputs([(0, 1), (0, 2), (0, 9)], [(0, 9), (0, 2)], [(0, 9)], [(0, 1), (0, 9)], [(3, 4)], [(3, 5)])
+    even, odd = match_pairs(batch)
+    assert even.tolist() == [1, 2, 5]  # the scan 0 is there twice, and kept apart
+    assert odd.tolist() == [4, 3, 7]
+    assert torch.equal(batch.rows[even], batch.rows[odd])
+
+
+def test_an_odd_number_of_views_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 views are no pairs"):
+        match_pairs(inputs([(0, 1)], [(0, 1)], [(0, 1)]))

@@ -88,7 +88,7 @@ def test_a_test_scan_has_neither_labels_nor_alignment(made: Any) -> None:
 
 def test_normals_are_weighted_by_area_and_isolated_vertices_have_none() -> None:
     points = np.array([[0, 0, 0], [2, 0, 0], [0, 2, 0], [0, 0, 1], [9, 9, 9]], np.float32)
-    faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)  # areas 2 (normal +z) and 1 (normal +x)
+    faces = np.array([[0, 1, 2], [0, 2, 3]], np.uint32)  # areas 2 (normal +z) and 1 (normal +x)
     normals = vertex_normals(points, faces)
     assert np.allclose(normals[0], np.array([1, 0, 2]) / np.sqrt(5)) and np.allclose(normals[1], [0, 0, 1])
     assert np.allclose(normals[3], [1, 0, 0]) and not normals[4].any()
@@ -96,11 +96,11 @@ def test_normals_are_weighted_by_area_and_isolated_vertices_have_none() -> None:
 
 def test_edges_once_whatever_the_faces_are() -> None:
     rng = np.random.default_rng(3)
-    faces = rng.integers(0, 40, (300, 3)).astype(np.int32)  # degenerate and repeated ones among them
+    faces = rng.integers(0, 40, (300, 3)).astype(np.uint32)  # degenerate and repeated ones among them
     pairs = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
     expected = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
     assert (mesh_edges(faces, 40) == expected).all()
-    assert mesh_edges(np.zeros((0, 3), np.int32), 40).shape == (0, 2)
+    assert mesh_edges(np.zeros((0, 3), np.uint32), 40).shape == (0, 2)
 
 
 def test_a_mesh_written_as_text_reads_the_same(made: Any) -> None:

@@ -18,9 +18,9 @@ from ssl3d.models.backbones.base import Backbone, Inputs, InputSpec, Levels, Seg
 from ssl3d.models.elements import ElementMap
 from ssl3d.models.losses.lovasz import lovasz_softmax
 from ssl3d.models.methods.base import Progress
-from ssl3d.models.methods.lim3d import LiM3D, LiM3DParams, guess
-from ssl3d.models.methods.mean_teacher import PUBLISHED_STEPS
+from ssl3d.models.methods.lim3d import LiM3D, LiM3DParams, guess_of
 from ssl3d.models.prediction import Prediction
+from ssl3d.models.teacher import PUBLISHED_STEPS
 
 STAGE1, STAGE3 = Progress(0, 5), Progress(0, 5, phase=1, total_step=5, total_steps=10)
 
@@ -63,7 +63,7 @@ def scan(points: int = 60, seed: int = 0, labelled: float = 0.5) -> View:
 
 def with_guesses(view: View) -> View:
     rng = np.random.default_rng(5)
-    view.extras["crb_label"] = np.where(view.label == IGNORE, rng.integers(0, 3, len(view)), IGNORE).astype(np.uint8)
+    view.extras["crb_label"] = rng.integers(0, 3, len(view)).astype(np.uint8)
     view.extras["crb_doubt"] = rng.random(len(view)).astype(np.float16)
     return view
 
@@ -129,6 +129,13 @@ def test_stage_3_learns_from_what_is_surer_than_its_limit_and_agrees_elsewhere()
     assert float(found["consistency"].detach()) == pytest.approx(2 * kl / n, rel=1e-5)
     assert made.pseudo.take().tolist() == [*np.bincount(used, minlength=3), int((inputs.label == IGNORE).sum())]
     assert "contrast" not in found
+    sure = []
+    for n in inputs.rows[:, 1].tolist():
+        label, ring = int(view.extras["crb_label"][n]), min(int(np.hypot(*view.points[n, :2]) // 5), 9)
+        if view.label[n] != IGNORE and view.extras["crb_doubt"][n] < float(made.limit[label, ring]):
+            sure.append((view.label[n], label))
+    precision = made.measures.describe(made.measures.take())["classes"]["precision"]
+    assert precision == pytest.approx([np.mean([y == c for y, k in sure if k == c]) for c in range(3)], rel=1e-4)
 
 
 def test_stage_3_without_pseudo_labels_and_with_contrast() -> None:
@@ -157,7 +164,7 @@ def test_a_batch_without_any_label_has_zero_supervised_losses() -> None:
 class Context:
     """What ``on_enter`` gets, with predictions made on the spot."""
 
-    progress = STAGE3
+    progress, partial = STAGE3, True
 
     def __init__(self, views: list[View], scores: Any) -> None:
         self.views, self.scores, self.asked = views, scores, None
@@ -192,8 +199,11 @@ def test_stage_2_keeps_the_surest_half_of_each_class_at_each_distance(tta: bool)
 def test_what_is_kept_of_a_scan() -> None:
     view = View(np.zeros((3, 3), np.float32), {}, np.zeros((3, 2), np.int64), np.array([IGNORE, 1, IGNORE], np.uint8))
     p = np.array([[0.25, 0.75], [0.25, 0.75], [0, 0]], np.float32)
-    kept = guess(view, Prediction(np.array([1, 1, IGNORE], np.uint8), p)).points
-    assert kept["crb_label"].tolist() == [1, IGNORE, IGNORE] and kept["crb_label"].dtype == np.uint8
+    prediction = Prediction(np.array([1, 0, IGNORE], np.uint8), p)
+    kept = guess_of(view, prediction, partial=True).points
+    assert kept["crb_label"].tolist() == [1, 0, IGNORE] and kept["crb_label"].dtype == np.uint8
+    # in a scan that is labelled as a whole, a point without a label is of no class
+    assert guess_of(view, prediction, partial=False).points["crb_label"].tolist() == [IGNORE, 0, IGNORE]
     assert kept["crb_doubt"].tolist() == [0.25, 0.25, 1] and kept["crb_doubt"].dtype == np.float16
 
 

@@ -14,7 +14,8 @@ from ssl3d.models.backbones.base import Backbone, Inputs, InputSpec, Levels, Seg
 from ssl3d.models.backbones.registry import make_backbone
 from ssl3d.models.elements import ElementMap
 from ssl3d.models.methods.base import Progress
-from ssl3d.models.methods.mean_teacher import PUBLISHED_STEPS, MeanTeacher, MeanTeacherParams, ramp
+from ssl3d.models.methods.mean_teacher import MeanTeacher, MeanTeacherParams, ramp
+from ssl3d.models.teacher import PUBLISHED_STEPS
 
 NOW = Progress(0, 1)
 

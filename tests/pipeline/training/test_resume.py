@@ -104,6 +104,11 @@ CASES = [
     pytest.param("rounds", [], "entered", 2, 50, id="rounds, entered but the first predictions still there"),
     pytest.param("rounds", [], "step", 7, 5, id="rounds, in the middle of the first round"),
     pytest.param("rounds", [], "yield", 11, 2, id="rounds, in the middle of the last round"),
+    pytest.param("cbst", [AVERAGE], "unit", 1, 50, id="cbst, some confidences counted"),
+    pytest.param("cbst", [], "predicted", 1, 50, id="cbst, all confidences counted, no label made"),
+    pytest.param("cbst", [], "unit", 3, 50, id="cbst, some labels made"),
+    pytest.param("cbst", [], "unit", 5, 50, id="cbst, in the second round's confidences"),
+    pytest.param("cbst", [], "step", 8, 5, id="cbst, in the middle of the first round"),
     pytest.param("staged", [], "step", 5, 50, id="phases, in one that froze statistics"),
     pytest.param("staged", [], "saved", 4, 50, id="phases, entered the last"),
 ]
