@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from ssl3d.data.scan import IGNORE
 from ssl3d.models import distributed as d
 from ssl3d.models.density_bank import draw_candidates
+from ssl3d.models.elements import ElementMap
 from ssl3d.models.losses.cross_entropy import cross_entropy
 from ssl3d.models.losses.lovasz import lovasz_softmax
+from ssl3d.models.losses.unreliable import UnreliableContrast
 from ssl3d.models.sparse import SparseTensor
 from ssl3d.models.sparse.modules import BatchNorm
 
@@ -185,6 +187,27 @@ def lovasz() -> dict[str, Tensor]:
     found = {}
     for name, target in targets():
         found |= {f"{k} {name}": v for k, v in losses(target, lambda z, y: lovasz_softmax(z.softmax(1), y)).items()}
+    return found
+
+
+@case
+def contrasts_with_unreliable_features() -> dict[str, Tensor]:
+    """Draws are functions of the rows, so that both ways draw the same; one process has all labels, or no element."""
+    found = {}
+    for name, cut in (("", 33), ("one here", 1), ("none here", 0)):
+        made = UnreliableContrast(6, 5, 12, ranks=(2, 5), anchors=3, push=4, negatives=7)
+        for step in range(3):
+            p = (draw(60, 6, seed=step) * 2).softmax(1).float()
+            target = torch.where(torch.arange(60) < 20, torch.arange(60) % 6, IGNORE)
+            student = share(draw(60, 5, seed=step + 10).float(), cut).requires_grad_()
+            rows = share(torch.stack([torch.zeros(60, dtype=torch.int64), torch.arange(60)], 1), cut)
+            elements = ElementMap(torch.arange(len(rows)), len(rows))
+            guided = torch.ones(len(rows), dtype=torch.bool)
+            teacher = share(draw(60, 5, seed=step + 20).float(), cut)
+            loss = made(student, teacher, share(p, cut), share(target, cut), guided, elements, rows, step)
+            loss.backward()
+            found |= {f"sum loss {name} {step}": loss.detach(), f"rows gradient {name} {step}": student.grad}
+        found |= {f"same {key} {name}": value for key, value in made.state_dict().items()}
     return found
 
 
