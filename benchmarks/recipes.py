@@ -11,7 +11,7 @@ beside every number what keeps it from being comparable.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from ssl3d.benchmarks.published import FULL
@@ -197,6 +197,7 @@ _INDOOR = (
 _OUTDOOR_RATIOS, _INDOOR_RATIOS = (1, 10, 20, 50), (5, 10, 20, 30, 40)
 _ABOUT_CYLINDER = "one process with the reference's global batch; every point evaluated, the last checkpoint"
 _ABOUT_INDOOR = "AdamW without weight decay for Adam; no elastic distortion and no shift of colors"
+_ABOUT_ROOMS = "whole rooms in place of crops, so fewer a step"
 
 
 def _lasermix(
@@ -221,17 +222,15 @@ def _lasermix(
     }
 
 
-def _indoor(
-    steps: int, own: tuple[str, ...] = (), keys: tuple[str, ...] = (), batch: int = 16, extra: str = ""
-) -> Setting:
-    """The schedule of GPC on S3DIS."""
+def _indoor(steps: int, own: tuple[str, ...] = (), batch: int = 2, extra: str = "") -> Setting:
+    """The schedule of GPC on S3DIS. ``batch``: labelled scans; 16 where the method cuts crops."""
     return Setting(
         backbone="spunet32",
         steps=steps,
-        keys=(*_INDOOR, f"train.batch={batch}", *keys),
+        keys=(*_INDOOR, f"train.batch={batch}"),
         lists="gpc",
         own=own,
-        differs="; ".join(filter(None, [_ABOUT_INDOOR, extra])),
+        differs="; ".join(filter(None, [_ABOUT_INDOOR, _ABOUT_ROOMS if batch < 16 else "", extra])),
     )
 
 
@@ -302,14 +301,19 @@ GPC = Recipe(
             backbone="spunet32",
             steps=34_000,
             keys=(
-                "backbone.scene=outdoor", "backbone.voxel_size=0.1", "backbone.clip=-51.2,51.2,-51.2,51.2,-4,2.4",
-                "optimizer.weight_decay=0", "optimizer.lr=0.02", "schedule.cycle_up=0.4", "schedule.cycle_start=10",
+                "backbone.scene=outdoor", "backbone.voxel_size=0.1",
+                "backbone.clip=[[-51.2,51.2],[-51.2,51.2],[-4,2.4]]", "optimizer.weight_decay=0", "optimizer.lr=0.02",
+                "schedule.cycle_up=0.4", "schedule.cycle_start=10",
                 "schedule.cycle_end=1e4", "augment.rotate=45", "augment.translate=0", "train.batch=24",
             ),
             lists="gpc",
-            differs="points beyond the range are left out, theirs are moved to its border; AdamW without weight decay",
+            own=(
+                "gpc.crop=fan", "gpc.pretrain=0.4706", "gpc.hard_point_ce=0.9", "gpc.ce_class_weights=semantickitti",
+            ),
+            differs="points beyond the range are left out, theirs are moved to its border; AdamW without weight decay; "
+            "pre-training with 24 scans a step, theirs with 48",
         ),
-        "s3dis": _indoor(8_000),
+        "s3dis": _indoor(8_000, ("gpc.crop=column",), batch=16),
         "scannet": Setting(
             backbone="spunet32",
             steps=38_000,
@@ -320,6 +324,7 @@ GPC = Recipe(
                 "augment.translate=0", "augment.flip_y=0", "train.batch=16",
             ),
             lists="gpc",
+            own=("gpc.crop=column",),
             differs="no elastic distortion and no shift of colors",
         ),
     },
@@ -339,12 +344,12 @@ LASERMIX = Recipe(
         8,
         {
             "semantickitti": (
-                "lasermix.lambda_lov=3", "lasermix.w_mt=250", "lasermix.T=0.9", "lasermix.m=4,5,6,7,8",
-                "lasermix.phi=-25,3",
+                "lasermix.lambda_lov=3", "lasermix.w_mt=250", "lasermix.threshold=0.9", "lasermix.m=4,5,6,7,8",
+                "lasermix.fov_up=3", "lasermix.fov_down=-25",
             ),
             "nuscenes": (
-                "lasermix.lambda_lov=2", "lasermix.w_mt=500", "lasermix.T=0.95", "lasermix.m=3,4,5,6",
-                "lasermix.phi=-30,10",
+                "lasermix.lambda_lov=2", "lasermix.w_mt=500", "lasermix.threshold=0.95", "lasermix.m=3,4,5,6",
+                "lasermix.fov_up=10", "lasermix.fov_down=-30",
             ),
         },
         ("lasermix.alpha=0.99",),
@@ -432,8 +437,13 @@ SUPERVISED = Recipe(
             16,
             {"semantickitti": ("supervised.lambda_lov=3",), "nuscenes": ("supervised.lambda_lov=2",)},
         ),
-        "s3dis": _indoor(8_000),
-        "scannet": GPC.settings["scannet"],
+        "s3dis": _indoor(8_000, batch=4),
+        "scannet": replace(
+            GPC.settings["scannet"],
+            keys=(*GPC.settings["scannet"].keys, "train.batch=4"),
+            own=(),
+            differs=f"{GPC.settings['scannet'].differs}; {_ABOUT_ROOMS}",
+        ),
     },
     tables=(*_BENCHMARK, Table("scannet", "ScanNet val", "scannet", _INDOOR_RATIOS)),
 )

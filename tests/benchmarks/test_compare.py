@@ -145,7 +145,7 @@ def test_nan_is_no_json() -> None:
 def test_a_run_is_recognized_as_the_ablation_that_it_is(method: str) -> None:
     recipe = RECIPES[method]
     for dataset, setting in recipe.settings.items():
-        for variant in (FULL, *recipe.variants):
+        for variant in (FULL, *(recipe.variants if dataset == recipe.datasets[0] else ())):
             keys = [*setting.keys, *setting.own, *recipe.keys_of(variant)]
             config = resolve(method, backbone=setting.backbone, steps=300, overrides=keys)
             assert _variant(config, dataset, ()) == (variant, ())

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ssl3d.data.scan import IGNORE
 from ssl3d.models import distributed as d
+from ssl3d.models.density_bank import draw_candidates
 from ssl3d.models.elements import ElementMap
 from ssl3d.models.losses.cross_entropy import cross_entropy
 from ssl3d.models.losses.lovasz import lovasz_softmax
@@ -253,6 +254,20 @@ def rows() -> dict[str, Tensor]:
         found[f"same {dtype}"] = d.gather_rows(share(draw(ROWS, 2) * 3).to(dtype))
     found["same vector"] = d.gather_rows(share(torch.arange(ROWS)))
     found["same nothing"] = d.gather_rows(torch.zeros(0, 7))
+    return found
+
+
+@case
+def candidates() -> dict[str, Tensor]:
+    """Of more elements than are wanted the same are drawn; also where a process has none, or nobody has."""
+    found = {}
+    for cut in (CUT, 0):
+        torch.manual_seed(d.rank())  # the first one draws
+        label = torch.arange(ROWS) % 3
+        chosen = draw_candidates(*(share(v, cut) for v in (draw(ROWS, 2), label, label + 1.0)), 2, 3)
+        again = draw_candidates(*(v[:0] for v in (draw(ROWS, 2), label, label)), 2, 3)
+        found |= {f"same rows {cut}": chosen[0], f"same label {cut}": chosen[1], f"same none {cut}": again[0]}
+        assert len(chosen[0]) == 6
     return found
 
 
