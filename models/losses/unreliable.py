@@ -116,7 +116,8 @@ class UnreliableContrast(nn.Module):
             sure = p.gather(1, member.clamp(max=p.shape[1] - 1)[:, None]).squeeze(1) > self.sure
             self._remember(teacher, self._negatives(p, target, known & guided, unreliable), keys)
             positive = self._positives(teacher.float(), member)
-        return self._loss(student, positive, member, sure & (member != IGNORE), keys, seed)
+        with torch.autocast(student.device.type, enabled=False):  # similarities in float32
+            return self._loss(student, positive, member, sure & (member != IGNORE), keys, seed)
 
     def _keys(self, elements: ElementMap, rows: Tensor, seed: int) -> Tensor:
         """(M,) int64 by which elements are drawn: the smallest key among their points."""

@@ -197,3 +197,13 @@ def test_half_precision_features_do_not_overflow() -> None:
     for _ in range(2):
         found = made(**given)
     assert found.dtype == torch.float32 and torch.isfinite(found)
+
+
+def test_autocast_changes_no_bit() -> None:
+    found = []
+    for enabled in (False, True):
+        made = UnreliableContrast(6, 5, 12, ranks=(2, 5))
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            made(**batch(0))
+            found.append(made(**batch(1)).detach())
+    assert torch.equal(*found) and found[0] > 0
