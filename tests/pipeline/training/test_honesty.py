@@ -214,7 +214,7 @@ def weights(space: Workspace, method: str) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("regime", list(REGIMES))
 def test_scrambled_hidden_labels_change_no_bit_of_the_weights(own: Workspace, tmp_path: Path, regime: str) -> None:
-    methods = ("supervised", "mean_teacher", "rounds", "cbst", "lasermix", "cps", "gpc")
+    methods = ("supervised", "mean_teacher", "rounds", "cbst", "lasermix", "cps", "gpc", "ddsemi")
     split(own, REGIMES[regime])
     before = {method: weights(own, method) for method in methods}
     shutil.copytree(own.root, tmp_path / "told", ignore=shutil.ignore_patterns("runs"))
