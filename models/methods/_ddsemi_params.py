@@ -81,7 +81,7 @@ class DDSEmiParams(Params):
     )
     density_chunk: int = Field(65536, ge=1, description="rows compared with a bank at once: bounds memory (ours)")
     pretrain: float = Field(
-        0.5, ge=0, lt=1, description="share of the steps on labels alone (the specification: both phases equally long)"
+        0.5, ge=0, lt=1, description="share of the steps on labels alone (ours: both phases equally long)"
     )
     lr_scale: float = Field(0.1, gt=0, description="factor on the learning rate after pre-training (GPC code)")
     ramp_steps: int = Field(0, ge=0, description="the contrast rises linearly over so many joint steps; 0 = at once")
