@@ -189,9 +189,7 @@ def candidates_of(
         seen, key = seen[order], key[order]
     label = view.label[seen].astype(np.int64)
     # an element is told by its feature: points of one have the same bits
-    raw = np.ascontiguousarray(prediction.features[seen])
-    element = np.unique(raw.view(np.dtype((np.void, raw.shape[1] * raw.itemsize))).ravel(), return_inverse=True)[1]
-    first = np.unique(element.reshape(-1) * (IGNORE + 1) + label, return_index=True)[1]
+    first = np.unique(_fingerprints(prediction.features[seen], label), return_index=True)[1]
     seen, label, key = seen[first], label[first], key[first]
     scores = prediction.scores[seen]
     right, sure = prediction.label[seen] == label, scores.max(1, initial=0) > gamma
@@ -226,6 +224,15 @@ def merge_candidates(scans: Iterable[Mapping[str, npt.NDArray[Any]]], most: int)
     order = np.argsort(kept["key"], kind="stable")
     rows = np.concatenate([kept["feature"], kept["confidence"][:, None]], 1)[order]
     return torch.from_numpy(rows), torch.from_numpy(kept["label"][order])
+
+
+def _fingerprints(features: npt.NDArray[np.float32], label: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """(n,) sums of the bits of each row (n, D) and of its label (n,), times random numbers, modulo 2^64: different for
+    different rows, but for a chance that is smaller than that of a memory error."""
+    factors = np.random.default_rng(0).integers(1, 2**64, features.shape[1] + 1, np.uint64, endpoint=False)
+    bits = np.ascontiguousarray(features).view(np.uint32).astype(np.uint64)
+    bits *= factors[:-1]
+    return bits.sum(1) + label.astype(np.uint64) * factors[-1]
 
 
 def _first_of_class(

@@ -80,10 +80,10 @@ class DDSEmiParams(Params):
         "point", description="what counts alike in losses and draws: points (GPC code), or elements of the backbone"
     )
     density_chunk: int = Field(65536, ge=1, description="rows compared with a bank at once: bounds memory (ours)")
-    pretrain_share: float = Field(
-        0.5, ge=0, lt=1, description="of the steps, on labels alone (paper's code unknown; GPC, LaserMix: as long each)"
+    pretrain: float = Field(
+        0.5, ge=0, lt=1, description="share of the steps on labels alone (ours: both phases equally long)"
     )
-    joint_lr: float = Field(0.1, gt=0, description="factor on the learning rate after pre-training (GPC code)")
+    lr_scale: float = Field(0.1, gt=0, description="factor on the learning rate after pre-training (GPC code)")
     ramp_steps: int = Field(0, ge=0, description="the contrast rises linearly over so many joint steps; 0 = at once")
     lambda_lov: float = Field(0.0, ge=0, description="weight of Lovász-softmax (0 for MinkUNet, LaserMix code)")
     ce_class_weights: tuple[float, ...] | None = Field(

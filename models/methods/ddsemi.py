@@ -136,10 +136,10 @@ class DDSEmi(Method):
         return {"all": [_of_stream(augment(view, rng), number) for number, views in streams for view in views]}
 
     def phases(self, steps: int) -> list[Phase]:
-        alone = min(round(self.params.pretrain_share * steps), steps - 1)
+        alone = min(round(self.params.pretrain * steps), steps - 1)
         return [
             Phase("pre-train", alone, trainable=[self.segmenter]),
-            Phase("joint", steps - alone, lr_scale=self.params.joint_lr, on_enter=self._fill_banks),
+            Phase("joint", steps - alone, lr_scale=self.params.lr_scale, on_enter=self._fill_banks),
         ]
 
     def _fill_banks(self, ctx: TrainContext) -> None:

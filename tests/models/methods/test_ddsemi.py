@@ -491,7 +491,7 @@ def test_pre_training_sees_the_labelled_scans_alone() -> None:
     ("steps", "share", "expected"), [(10, 0.5, [5, 5]), (7, 0.25, [2, 5]), (1, 0.5, [0, 1]), (3, 0.99, [2, 1])]
 )
 def test_phases_share_the_steps(steps: int, share: float, expected: list[int]) -> None:
-    made = method(pretrain_share=share)
+    made = method(pretrain=share)
     first, second = made.phases(steps)
     assert [first.steps, second.steps] == expected
     assert (first.lr_scale, second.lr_scale) == (1, 0.1)
