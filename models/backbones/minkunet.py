@@ -8,21 +8,19 @@ and clip range follow the MinkUNet of the LaserMix code.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, field_validator, model_serializer
+from pydantic import Field, field_validator
 from torch import nn
 from torch.nn import functional as F
 
 from ssl3d.models.backbones.base import Levels
-from ssl3d.models.backbones.sparse_levels import MakeNorm, RowHead, SparseUNet
+from ssl3d.models.backbones.sparse_levels import MakeNorm, RowHead, SparseUNet, Submanifold
 from ssl3d.models.backbones.voxels import Taps, VoxelInputs, VoxelParams
-from ssl3d.models.sparse import Convolution, ConvolutionTranspose, ReLU, SeparableConvolution, SparseTensor, cat
+from ssl3d.models.sparse import Convolution, ConvolutionTranspose, ReLU, SparseTensor, cat
 
 Decoder = Literal["base", "A", "B", "C", "D", "34A", "34B"]
-Submanifold = type[Convolution] | type[SeparableConvolution]
-"""A convolution without stride."""
 Blocks = tuple[int, int, int, int, int, int, int, int]
 BLOCKS_HELP = "residual blocks per stage, encoder then decoder"
 
@@ -54,17 +52,6 @@ class MinkUNetParams(VoxelParams):
     width: float = Field(1.0, gt=0, description="multiplier of all widths, rounded to multiples of 8")
     bn_eps: float = Field(1e-5, gt=0)
     bn_momentum: float = Field(0.1, gt=0, le=1)
-    separable: bool = Field(
-        False, description="convolutions without stride become channelwise and 1x1 ones (LiM3D: SDSC)"
-    )
-
-    @model_serializer(mode="wrap")
-    def _without_unset(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        """In JSON without a key that came later and is not used: runs of before stay what they are."""
-        value: dict[str, Any] = handler(self)
-        if info.mode == "json" and not self.separable:
-            del value["separable"]
-        return value
 
     @field_validator("blocks")
     @classmethod
@@ -141,7 +128,6 @@ class MinkUNet(SparseUNet):
         self.relu = ReLU(inplace=True)
 
         size = params.stem_kernel if params.stem == "conv5" else 3
-        self.submanifold: Submanifold = SeparableConvolution if params.separable else Convolution
         self.conv0p1s1 = self.submanifold(params.in_channels, stem, size)
         self.bn0 = self.norm(stem)
         if params.stem == "double3":

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ssl3d.models.backbones.base import Backbone
-from ssl3d.models.sparse import BatchNorm, Convolution
+from ssl3d.models.sparse import BatchNorm, Convolution, SeparableConvolution
 
+Submanifold = type[Convolution] | type[SeparableConvolution]
+"""A convolution without stride."""
 MakeNorm = Callable[[int], BatchNorm]
 """A batch norm for so many channels."""
 
@@ -34,6 +36,11 @@ class SparseUNet(Backbone):
     stages: tuple[str, ...]
     raw_taps: frozenset[str] = frozenset()
     encoder_channels: tuple[int, ...] = ()
+
+    @property
+    def submanifold(self) -> Submanifold:
+        """What its convolutions without stride are (``params.separable``, where it has the key)."""
+        return SeparableConvolution if getattr(self.params, "separable", False) else Convolution
 
     def norm(self, channels: int) -> BatchNorm:
         """A batch norm with the parameters of this network."""

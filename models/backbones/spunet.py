@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,7 +18,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from ssl3d.models.backbones.base import Levels
-from ssl3d.models.backbones.sparse_levels import MakeNorm, RowHead, SparseUNet
+from ssl3d.models.backbones.sparse_levels import MakeNorm, RowHead, SparseUNet, Submanifold
 from ssl3d.models.backbones.voxels import LIDAR_CLIP, ClipRange, Taps, VoxelInputs, VoxelParams
 from ssl3d.models.sparse import Convolution, ConvolutionTranspose, ReLU, SparseTensor, cat
 
@@ -88,16 +89,16 @@ class ResidualBlock(nn.Module):
     """BN, ReLU, conv3, BN, ReLU, conv3, + shortcut; nothing after the sum. The shortcut is a 1x1 convolution without BN
     where widths differ."""
 
-    def __init__(self, inputs: int, outputs: int, norm: MakeNorm) -> None:
+    def __init__(self, inputs: int, outputs: int, norm: MakeNorm, submanifold: Submanifold = Convolution) -> None:
         super().__init__()
         self.i_branch = nn.Sequential(Convolution(inputs, outputs, 1) if inputs != outputs else nn.Identity())
         self.conv_branch = nn.Sequential(
             norm(inputs),
             ReLU(inplace=True),
-            Convolution(inputs, outputs, 3),
+            submanifold(inputs, outputs, 3),
             norm(outputs),
             ReLU(inplace=True),
-            Convolution(outputs, outputs, 3),
+            submanifold(outputs, outputs, 3),
         )
 
     def forward(self, x: SparseTensor) -> SparseTensor:
@@ -108,9 +109,9 @@ class ResidualBlock(nn.Module):
 class PlainBlock(nn.Module):
     """BN, ReLU, conv3 (SparseConvNet's "VGG" block)."""
 
-    def __init__(self, inputs: int, outputs: int, norm: MakeNorm) -> None:
+    def __init__(self, inputs: int, outputs: int, norm: MakeNorm, submanifold: Submanifold = Convolution) -> None:
         super().__init__()
-        self.conv_layers = nn.Sequential(norm(inputs), ReLU(inplace=True), Convolution(inputs, outputs, 3))
+        self.conv_layers = nn.Sequential(norm(inputs), ReLU(inplace=True), submanifold(inputs, outputs, 3))
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         out: SparseTensor = self.conv_layers(x)
@@ -174,10 +175,11 @@ class SpUNet(SparseUNet):
         self.stages = tuple([f"enc{deepest}", *up][-FINEST_STAGES:])
         self.raw_taps = frozenset(self.tap_names[:-1])
 
-        block: MakeBlock = ResidualBlock if params.block == "residual" else PlainBlock
+        kind = ResidualBlock if params.block == "residual" else PlainBlock
+        block: MakeBlock = partial(kind, submanifold=self.submanifold)
         widths = [level * params.m for level in range(1, params.levels + 1)]
         self.encoder_channels = tuple(widths)
-        self.input_conv = nn.Sequential(Convolution(params.in_channels, params.m, 3))
+        self.input_conv = nn.Sequential(self.submanifold(params.in_channels, params.m, 3))
         self.unet = LevelBlock(widths, params.reps, block, self.norm)
         self.output_layer = nn.Sequential(self.norm(params.m), ReLU(inplace=True))
         self.apply(initialize)

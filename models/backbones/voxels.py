@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, field_validator, model_serializer
 from torch import Tensor
 
 from ssl3d.data.errors import DataError
@@ -118,6 +118,18 @@ class VoxelParams(Params):
     voxel_size: float = Field(0.05, gt=0, description="voxel edge in meters")
     features: tuple[str, ...] = Field(("xyz", "intensity"), description="input channels, in this order")
     clip: ClipRange | None = Field(LIDAR_CLIP, description="kept range in meters, or null (LaserMix code)")
+
+    separable: bool = Field(
+        False, description="convolutions without stride become channelwise and 1x1 ones (LiM3D: SDSC)"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """In JSON without a key that came later and is not used: runs of before stay what they are."""
+        value: dict[str, Any] = handler(self)
+        if info.mode == "json" and not self.separable:
+            del value["separable"]
+        return value
 
     @field_validator("features")
     @classmethod

@@ -115,8 +115,9 @@ def test_what_does_not_fit_is_refused(coordinates: Tensor) -> None:
             channelwise(features, weight, kernel_map)
 
 
-def test_a_separable_minkunet_is_lighter() -> None:
-    light, usual = (make_backbone("minkunet-micro", MinkUNetMicroParams(separable=s)) for s in (True, False))
+@pytest.mark.parametrize("name", ["minkunet-micro", "spunet-micro"])
+def test_a_separable_network_is_lighter(name: str) -> None:
+    light, usual = (make_backbone(name, {"separable": s}) for s in (True, False))
     sizes = [sum(parameter.numel() for parameter in network.parameters()) for network in (light, usual)]
     assert sizes[0] * 3 < sizes[1]
     assert any("depthwise" in name for name in light.state_dict())

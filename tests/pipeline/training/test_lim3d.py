@@ -53,12 +53,14 @@ EXACT = [*SETTINGS, "optimizer.name=sgd", "pointwise.dropout=0", "train.batch=2"
 # SGD: AdamW would blow the rounding of gradients that are zero up to full steps
 SCRIPT = f"""
 import sys
+from ssl3d.pipeline.launch import leave
 from ssl3d.pipeline.training.config import resolve
 from ssl3d.pipeline.training.trainer import train
 from ssl3d.pipeline.workspace import Workspace
 if __name__ == "__main__":
     config = resolve("lim3d", backbone="pointwise", steps=6, overrides={EXACT!r})
     train(Workspace.open(sys.argv[1]), config, device="cpu", jobs=2)
+    leave(0)
 """
 
 
