@@ -399,10 +399,12 @@ LIM3D = Recipe(
             steps=90_000,
             keys=(
                 "optimizer.lr=0.001", "optimizer.weight_decay=0", "schedule.name=constant", "schedule.warmup_steps=0",
-                "augment.rotate=45", "train.batch=2",
+                "augment.rotate=45", "train.batch=2", "lim3d.stage1_steps=65455", "backbone.geometry=per_branch",
+                "backbone.features=intensity,reflectivity",
             ),
             lists="lim3d",
-            differs="theirs trains 200 and 75 epochs; the last checkpoint, not the best",
+            differs="theirs trains 200 and 75 epochs, stage 1 with a histogram of the labels as input; the last "
+            "checkpoint, not the best",
         )
     },
     tables=(Table("kitti", "SemanticKITTI val, scans chosen by ST-RFD", "semantickitti", (1, 5, 10, 20, 50)),),

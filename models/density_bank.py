@@ -182,17 +182,20 @@ def candidates_of(
     """
     assert prediction.features is not None and prediction.scores is not None
     seen = np.flatnonzero((view.label != IGNORE) & (prediction.label != IGNORE))
+    rng = np.random.default_rng([seed, int(view.rows[0, 0]) if len(view) else 0])
+    key = rng.random(len(view))[seen]  # of points, not of features: these differ by rounding between machines
+    if by_points:  # an element is drawn when the first of its points is
+        order = np.argsort(key, kind="stable")
+        seen, key = seen[order], key[order]
     label = view.label[seen].astype(np.int64)
     # an element is told by its feature: points of one have the same bits
     raw = np.ascontiguousarray(prediction.features[seen])
     element = np.unique(raw.view(np.dtype((np.void, raw.shape[1] * raw.itemsize))).ravel(), return_inverse=True)[1]
-    _, first, points = np.unique(element.reshape(-1) * (IGNORE + 1) + label, return_index=True, return_counts=True)
-    seen, label = seen[first], label[first]
+    first = np.unique(element.reshape(-1) * (IGNORE + 1) + label, return_index=True)[1]
+    seen, label, key = seen[first], label[first], key[first]
     scores = prediction.scores[seen]
     right, sure = prediction.label[seen] == label, scores.max(1, initial=0) > gamma
     tier = np.where(right, np.where(sure, 0, 1), 2)
-    rng = np.random.default_rng([seed, int(view.rows[0, 0]) if len(view) else 0])
-    key = rng.exponential(size=len(seen)) / (points if by_points else 1)
     chosen = _first_of_class(label, tier, key, most)
     with torch.no_grad():
         feature = project(torch.from_numpy(prediction.features[seen[chosen]])).numpy()

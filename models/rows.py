@@ -12,6 +12,7 @@ from torch import Tensor
 from ssl3d.models.backbones.base import Inputs
 
 _SCAN_BITS, _ROW_BITS = 20, 32
+_GOLDEN = 0x9E3779B97F4A7C15
 
 
 def lookup_rows(wanted: Tensor, rows: Tensor) -> Tensor:
@@ -39,6 +40,22 @@ def match_points(a: Inputs, b: Inputs) -> tuple[Tensor, Tensor]:
     found = _lookup(_keys(a.rows, point_to_view(a)), _keys(b.rows, point_to_view(b)))
     common = (found >= 0).nonzero().squeeze(1)
     return common, found[common]
+
+
+def random_keys(rows: Tensor, seed: int) -> Tensor:
+    """(P,) int64 >= 0, evenly distributed: a hash (SplitMix64) of the rows (P, 2) and the seed, to draw points by.
+
+    No generator moves, and a point has the same key wherever it lies in a batch, and in whichever process.
+    """
+    x = _keys(rows) + _signed(seed * _GOLDEN)
+    x = (x ^ (x >> 30 & 0x3FFFFFFFF)) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> 27 & 0x1FFFFFFFFF)) * _signed(0x94D049BB133111EB)
+    return (x ^ (x >> 31 & 0x1FFFFFFFF)) & torch.iinfo(torch.int64).max
+
+
+def _signed(value: int) -> int:
+    """The last 64 bits as torch's int64 has them."""
+    return (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def match_pairs(inputs: Inputs) -> tuple[Tensor, Tensor]:
@@ -80,4 +97,4 @@ def _lookup(wanted: Tensor, keys: Tensor) -> Tensor:
     return torch.where(ordered[place] == wanted, order[place], -1)
 
 
-__all__ = ["lookup_rows", "match_pairs", "match_points", "point_to_view"]
+__all__ = ["lookup_rows", "match_pairs", "match_points", "point_to_view", "random_keys"]

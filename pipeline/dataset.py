@@ -167,11 +167,11 @@ class PreparedDataset:
 
         return CutSource(self.source(), str(found.folder), *chosen, row, self.by_id[cut.scan].index, cut.parts)
 
-    def truth(self) -> TruthSource:
-        """All labels. For evaluation; never for training."""
+    def truth(self, besides: VisibleSource | None = None) -> TruthSource:
+        """All labels, or those alone that ``besides`` does not show. For evaluation; never for training."""
         self.product.trust(("labels",))
         has = np.array([scan.labelled for scan in self.scans], np.bool_)
-        return TruthSource(str(self.product.folder), Places.of(self.scans), has)
+        return TruthSource(str(self.product.folder), Places.of(self.scans), has, besides)
 
 
 def _check_groups(val: Sequence[str], scans: Sequence[ScanRef]) -> None:
@@ -378,16 +378,22 @@ def outdated(reader: ShardReader) -> DataError:
 
 
 class TruthSource:
-    """All labels of the dataset, for evaluation only."""
+    """The labels of the dataset, for evaluation only; those that ``besides`` shows are IGNORE."""
 
-    def __init__(self, folder: str, places: Places, has: npt.NDArray[np.bool_]) -> None:
+    def __init__(
+        self, folder: str, places: Places, has: npt.NDArray[np.bool_], besides: VisibleSource | None = None
+    ) -> None:
         self.places = places
         self.has = has
+        self.besides = besides
         self._shards = Shards(folder, "labels")
 
     def label(self, index: int) -> npt.NDArray[np.uint8]:
         """(n,) uint8 train ids, 255 = ignored. DataError for a scan without labels."""
-        return self._read("label", index)
+        label = self._read("label", index)
+        if self.besides is not None:
+            label[self.besides.view(index).label != IGNORE] = IGNORE
+        return label
 
     def instance(self, index: int) -> npt.NDArray[np.uint32]:
         """(n,) uint32 instance ids, 0 for points of no instance; see ``has_instance``."""

@@ -180,7 +180,7 @@ def find_split(handle: DatasetHandle, which: str | None = None, prepared: Produc
     splits = [SplitResult.load(product.folder) for product in products]
     fits = [item for item in splits if item.name == which or item.key.startswith(which) or item.hash.startswith(which)]
     fits = [item for item in fits if prepared and item.prepare == prepared.key] or fits
-    if len(fits) != 1:
+    if len({item.hash for item in fits}) != 1:  # of equal splits (all labels, drawn by several seeds) any will do
         names = ", ".join(sorted({item.name for item in splits})) or "none"
         many = f"{len(fits)} splits are" if fits else "no split is"
         keys = f" with the keys {', '.join(item.key for item in fits)}" if fits else ""

@@ -90,6 +90,11 @@ class NoElementsError(ValueError):
 class InputSpec(ABC):
     """Turns views into ``Inputs``. Picklable, stateless, no torch module: it is sent to loader workers."""
 
+    def derive(self, view: View) -> View:
+        """The view of a whole scan as it was recorded, with features of the network that have to be computed of that:
+        before any of its points are left out, moved, or mixed with others'. The default: there are none."""
+        return view
+
     @abstractmethod
     def prepare(self, views: Sequence[View]) -> Inputs:
         """Collates V views. Raises ``NoElementsError`` when no point of any view has an element."""

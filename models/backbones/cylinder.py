@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from ssl3d.data.reflectivity import with_derived
 from ssl3d.data.scan import IGNORE, View
 from ssl3d.models.backbones.base import Inputs, InputSpec, NoElementsError, collate_points
 from ssl3d.models.backbones.voxels import SiteInputs, point_feature
@@ -110,6 +111,9 @@ class CylinderInputSpec(InputSpec):
     grid: CylinderGrid
     features: tuple[str, ...] = ("intensity",)
     ignored_vote: IgnoredVote = "none"
+
+    def derive(self, view: View) -> View:
+        return with_derived(view, self.features)
 
     def prepare(self, views: Sequence[View]) -> CylinderInputs:
         """Collates V views. Raises ``NoElementsError`` when no view has a finite point, ``DataError`` when a view lacks

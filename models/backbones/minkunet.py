@@ -8,19 +8,21 @@ and clip range follow the MinkUNet of the LaserMix code.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, field_validator, model_serializer
 from torch import nn
 from torch.nn import functional as F
 
 from ssl3d.models.backbones.base import Levels
 from ssl3d.models.backbones.sparse_levels import MakeNorm, RowHead, SparseUNet
 from ssl3d.models.backbones.voxels import Taps, VoxelInputs, VoxelParams
-from ssl3d.models.sparse import Convolution, ConvolutionTranspose, ReLU, SparseTensor, cat
+from ssl3d.models.sparse import Convolution, ConvolutionTranspose, ReLU, SeparableConvolution, SparseTensor, cat
 
 Decoder = Literal["base", "A", "B", "C", "D", "34A", "34B"]
+Submanifold = type[Convolution] | type[SeparableConvolution]
+"""A convolution without stride."""
 Blocks = tuple[int, int, int, int, int, int, int, int]
 BLOCKS_HELP = "residual blocks per stage, encoder then decoder"
 
@@ -52,6 +54,17 @@ class MinkUNetParams(VoxelParams):
     width: float = Field(1.0, gt=0, description="multiplier of all widths, rounded to multiples of 8")
     bn_eps: float = Field(1e-5, gt=0)
     bn_momentum: float = Field(0.1, gt=0, le=1)
+    separable: bool = Field(
+        False, description="convolutions without stride become channelwise and 1x1 ones (LiM3D: SDSC)"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """In JSON without a key that came later and is not used: runs of before stay what they are."""
+        value: dict[str, Any] = handler(self)
+        if info.mode == "json" and not self.separable:
+            del value["separable"]
+        return value
 
     @field_validator("blocks")
     @classmethod
@@ -85,11 +98,11 @@ class MinkUNetMicroParams(MinkUNetParams):
 class BasicBlock(nn.Module):
     """conv3, BN, ReLU, conv3, BN, + shortcut, ReLU. The shortcut is a 1x1 convolution with BN where widths differ."""
 
-    def __init__(self, inputs: int, outputs: int, norm: MakeNorm) -> None:
+    def __init__(self, inputs: int, outputs: int, norm: MakeNorm, submanifold: Submanifold) -> None:
         super().__init__()
-        self.conv1 = Convolution(inputs, outputs, 3)
+        self.conv1 = submanifold(inputs, outputs, 3)
         self.norm1 = norm(outputs)
-        self.conv2 = Convolution(outputs, outputs, 3)
+        self.conv2 = submanifold(outputs, outputs, 3)
         self.norm2 = norm(outputs)
         self.relu = ReLU(inplace=True)
         self.downsample = nn.Sequential(Convolution(inputs, outputs, 1), norm(outputs)) if inputs != outputs else None
@@ -128,10 +141,11 @@ class MinkUNet(SparseUNet):
         self.relu = ReLU(inplace=True)
 
         size = params.stem_kernel if params.stem == "conv5" else 3
-        self.conv0p1s1 = Convolution(params.in_channels, stem, size)
+        self.submanifold: Submanifold = SeparableConvolution if params.separable else Convolution
+        self.conv0p1s1 = self.submanifold(params.in_channels, stem, size)
         self.bn0 = self.norm(stem)
         if params.stem == "double3":
-            self.conv0bp1s1 = Convolution(stem, stem, 3)
+            self.conv0bp1s1 = self.submanifold(stem, stem, 3)
             self.bn0b = self.norm(stem)
         self.conv1p1s2, self.bn1 = Convolution(stem, stem, 2, 2), self.norm(stem)
         self.block1 = self._stage(stem, e1, n[0])
@@ -152,7 +166,8 @@ class MinkUNet(SparseUNet):
         self.apply(initialize)
 
     def _stage(self, inputs: int, outputs: int, count: int) -> nn.Sequential:
-        blocks = [BasicBlock(inputs if i == 0 else outputs, outputs, self.norm) for i in range(count)]
+        widths = [inputs, *[outputs] * (count - 1)]
+        blocks = [BasicBlock(width, outputs, self.norm, self.submanifold) for width in widths]
         return nn.Sequential(*blocks)
 
     def forward(self, inputs: VoxelInputs) -> Levels:
@@ -185,8 +200,8 @@ def initialize(module: nn.Module) -> None:
     """MinkowskiEngine's initialization of this network, its quirks included.
 
     Ordinary convolutions: normal with standard deviation sqrt(2 / fan_out), fan_out = K * out channels; but kernels of
-    1x1 are stored as (in, out) matrices, for which it takes the number of *input* channels as fan_out. Transposed
-    convolutions and biases keep the uniform default of ``reset_parameters``; batch norm starts at weight 1, bias 0.
+    1x1 are stored as (in, out) matrices, for which it takes the number of *input* channels as fan_out. Channelwise and
+    transposed convolutions and biases keep their uniform default; batch norm starts at weight 1, bias 0.
     """
     if isinstance(module, Convolution):
         fan_out = module.in_channels if module.pointwise else module.volume * module.out_channels

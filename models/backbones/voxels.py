@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from ssl3d.data.errors import DataError
+from ssl3d.data.reflectivity import DERIVED_WIDTHS, with_derived
 from ssl3d.data.scan import IGNORE, View
 from ssl3d.models.backbones.base import Inputs, InputSpec, Level, NoElementsError, collate_points
 from ssl3d.models.config import Params
@@ -27,12 +28,14 @@ FEATURE_WIDTHS = {
     "color": 3,
     "normal": 3,
     "ring": 1,
+    **DERIVED_WIDTHS,
 }
 """Channels of the per-point features that a voxel backbone can read.
 
 ``xyz``: meters after augmentation, as the scan has them. ``xyz_from_min``: shifted so that the view's least x, y and z
 are 0 (GPC code, indoors). ``xyz_from_mean``: shifted by the view's mean (PointGroup code). ``color``: the view's 0..1
-as -1..1. The others are as in ``View.features``.
+as -1..1. ``reflectivity`` and ``reflectivity_histogram`` are made of intensities and distances (``data.reflectivity``).
+The others are as in ``View.features``.
 """
 
 SomeSites = TypeVar("SomeSites", bound="SiteInputs")
@@ -146,6 +149,9 @@ class VoxelInputSpec(InputSpec):
     voxel_size: float
     features: tuple[str, ...] = ("xyz", "intensity")
     clip: ClipRange | None = None
+
+    def derive(self, view: View) -> View:
+        return with_derived(view, self.features)
 
     def prepare(self, views: Sequence[View]) -> VoxelInputs:
         """Collates V views. Raises ``NoElementsError`` when no view has a point within the range, ``DataError`` when a

@@ -119,6 +119,7 @@ class Phase:
         optimizer, schedule: keys of the run's ``optimizer`` and ``schedule`` that differ in this phase, e.g.
             ``{"name": "sgd", "lr": 0.01}``.
         on_enter: called once before the first step. Whatever it changes must be module state (parameters, buffers).
+        restarts: the student begins anew (``on_enter`` has drawn its weights): ``train.ema`` forgets the earlier ones.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Phase:
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     schedule: Mapping[str, Any] = field(default_factory=dict)
     on_enter: Callable[[TrainContext], None] | None = None
+    restarts: bool = False
 
 
 class Method(nn.Module):

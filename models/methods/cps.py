@@ -23,6 +23,7 @@ from ssl3d.models.config import Params as AnyParams
 from ssl3d.models.losses.cross_entropy import cross_entropy
 from ssl3d.models.losses.segmentation import segmentation_losses
 from ssl3d.models.methods.base import Batch, MakeSegmenter, Method, Progress
+from ssl3d.models.methods.mean_teacher import ramp
 from ssl3d.models.mixed import BandParams, carried, halves, mix_pairs, numbered, origins
 
 
@@ -34,6 +35,9 @@ class CPSParams(BandParams):
     )
     cps_on: Literal["all", "unlabelled"] = Field(
         "all", description="elements it looks at: all, or those without a label"
+    )
+    ramp_steps: int = Field(
+        0, ge=0, description="the cross supervision rises over so many steps (exp(-5 (1 - k/K)^2)); 0 = at once (CPS)"
     )
     mix: Literal["none", "lasermix"] = Field(
         "none", description="lasermix: on unlabelled scans that are mixed by inclination (as CutMix in TorchSemiSeg)"
@@ -114,25 +118,20 @@ class CPS(Method):
         guesses = [torch.where(seen, guess, IGNORE) for guess in guesses]
         a, b = (guess[seen & (to_elements(clean, clean.label) == IGNORE)] for guess in guesses)
         self.measures.add_classes("agreement", a == b, a)
-        if self.params.lambda_cps:
+        if weight := self.params.lambda_cps * ramp(progress.total_step, self.params.ramp_steps):
             self.pseudo.add(a)
             if "mixed" in batch:
                 inputs = batch["mixed"]
                 logits, guesses = self._both(inputs), _onto(inputs, clean, guesses, to_elements)
-            losses |= self._cross(logits, guesses, to_elements(inputs, inputs.label))
+            if self.params.cps_on == "unlabelled":
+                hidden = to_elements(inputs, inputs.label) == IGNORE
+                guesses = [torch.where(hidden, guess, IGNORE) for guess in guesses]
+            losses["cps_a"] = weight * cross_entropy(logits[0], guesses[1])
+            losses["cps_b"] = weight * cross_entropy(logits[1], guesses[0])
         yield losses
 
     def _both(self, inputs: Inputs) -> list[Tensor]:
         return [network(inputs).logits for network in (self.segmenter, self.other)]
-
-    def _cross(self, logits: Sequence[Tensor], guesses: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
-        """Each network's loss on what the other one predicts; (M,) labels without gradient."""
-        if self.params.cps_on == "unlabelled":
-            guesses = [torch.where(target == IGNORE, guess, IGNORE) for guess in guesses]
-        return {
-            f"cps_{which}": self.params.lambda_cps * cross_entropy(z, guess)
-            for which, z, guess in zip("ab", logits, reversed(guesses), strict=True)
-        }
 
     def predictor(self) -> Segmenter:
         return self.segmenter

@@ -25,8 +25,8 @@ from ssl3d.models.backbones.base import Inputs, Segmenter
 from ssl3d.models.class_bank import ClassRing, draw_per_class, shared_rand
 from ssl3d.models.config import Params as AnyParams
 from ssl3d.models.distributed import gather_rows, global_mean, rank
-from ssl3d.models.losses.cross_entropy import cross_entropy
 from ssl3d.models.losses.info_nce import info_nce
+from ssl3d.models.losses.segmentation import segmentation_losses
 from ssl3d.models.methods.base import Batch, MakeSegmenter, Method, Phase, Progress
 from ssl3d.models.rows import match_pairs, point_to_view
 
@@ -121,6 +121,7 @@ class GPCParams(AnyParams):
     ce_class_weights: Literal["semantickitti"] | tuple[Weight, ...] | None = Field(
         None, description="of the cross-entropy, in the order of the classes; semantickitti = those of the GPC code"
     )
+    lambda_lov: float = Field(0.0, ge=0, description="weight of Lovász-softmax on labels (not in GPC; LaserMix code)")
     bank: BankParams = BankParams()
 
     def settled(self, steps: int) -> GPCParams:
@@ -169,7 +170,7 @@ class GPC(Method):
     name = "gpc"
     Params = GPCParams
     params: GPCParams
-    class_measures = ("confident", "precise")
+    class_measures = ("confident", "precision")
     mean_measures = ("pairs", "gated")
     class_weights: Tensor | None
 
@@ -242,7 +243,8 @@ class GPC(Method):
         self._measure_labels(logits, target)
         if self.params.hard_point_ce is not None and progress.phase == GUIDED:
             target = hard_targets(logits, target, self.params.hard_point_ce)
-        losses = {"ce": self.params.lambda_sup * cross_entropy(logits, target, self.class_weights)}
+        of_labels = segmentation_losses(logits, target, self.params.lambda_lov, self.class_weights)
+        losses = {name: self.params.lambda_sup * loss for name, loss in of_labels.items()}
         if "crops" in batch and progress.step >= (self.params.prepare_iter or 0):
             losses["contrast"] = self.params.lambda_unsup * self._contrast(batch["crops"])
         yield losses
@@ -322,10 +324,10 @@ class GPC(Method):
 
     @torch.no_grad()
     def _measure_labels(self, logits: Tensor, target: Tensor) -> None:
-        """``precise``: of the confident predictions of a class, how many are right (where a label is visible)."""
+        """``precision``: of the confident predictions of a class, how many are right (where a label is visible)."""
         confidence, label = logits.float().softmax(1).max(1)
         counted = (target != IGNORE) & (confidence >= self.params.conf_thresh)
-        self.measures.add_classes("precise", (label == target)[counted], label[counted])
+        self.measures.add_classes("precision", (label == target)[counted], label[counted])
 
     @torch.no_grad()
     def _measure_crops(self, crops: Inputs, confidence: Tensor, label: Tensor) -> None:

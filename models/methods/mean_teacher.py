@@ -102,30 +102,41 @@ class MeanTeacher(TeacherMethod):
 
     def _supervised(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         losses = segmentation_losses(logits, target, self.params.lambda_lov)
-        if self.params.divide_by == "all":
-            labelled = total((target != IGNORE).sum())
-            losses["ce"] = losses["ce"] * (labelled / total(len(target)).to(labelled.device))
-        return losses
+        return losses | {"ce": self._by_elements(losses["ce"], target)}
+
+    def _by_elements(self, loss: Tensor, target: Tensor) -> Tensor:
+        """A mean over the elements with a label, or (``divide_by``) its sum over the number of all elements."""
+        if self.params.divide_by == "own":
+            return loss
+        labelled = total((target != IGNORE).sum())
+        return loss * (labelled / total(len(target)).to(labelled.device))
 
     @torch.no_grad()
     def _teacher_scores(self, inputs: Inputs, other: Inputs | None) -> tuple[Tensor, Tensor]:
         """(M, C) probabilities of the teacher on the student's elements, (M,) bool where it has any."""
         seen = inputs if other is None else other
-        scores = self.teacher(seen).logits.float().softmax(1)
-        if other is None:
-            return scores, torch.ones(len(scores), dtype=torch.bool, device=scores.device)
-        return _onto(inputs, other, scores)
+        return onto_elements(inputs, other, self.teacher(seen).logits.float().softmax(1))
 
 
-def _onto(inputs: Inputs, other: Inputs, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores (M', C) of the elements of ``other`` as means over the common points of each element of ``inputs``."""
+def onto_elements(inputs: Inputs, other: Inputs | None, values: Tensor) -> tuple[Tensor, Tensor]:
+    """What was computed on the elements of another view of the same scans, on the elements of this one.
+
+    Args:
+        other: the same scans in the same order; None: ``values`` are of ``inputs`` already.
+        values: (M', K) float of the elements of ``other``.
+
+    Returns:
+        (M, K) means over the common points of each element of ``inputs`` (0 without any), (M,) bool: there are any.
+    """
+    if other is None:
+        return values, torch.ones(len(values), dtype=torch.bool, device=values.device)
     mine, theirs = match_points(inputs, other)
     element = other.elements.point_to_element[theirs]
     mine, element = mine[element >= 0], element[element >= 0]
     index = torch.full((len(inputs.rows),), -1, device=mine.device)
     index[mine] = element
     common = ElementMap(torch.where(index >= 0, inputs.elements.point_to_element, -1), inputs.elements.num_elements)
-    points = ElementMap(index, len(scores)).gather(scores)
+    points = ElementMap(index, len(values)).gather(values)
     guided = common.reduce(index >= 0, "any")
     return common.reduce(points, "mean"), guided
 
@@ -135,4 +146,4 @@ def ramp(step: int, length: int) -> float:
     return math.exp(-5 * (1 - min(step / length, 1.0)) ** 2) if length else 1.0
 
 
-__all__ = ["MeanTeacher", "MeanTeacherParams", "ramp"]
+__all__ = ["MeanTeacher", "MeanTeacherParams", "onto_elements", "ramp"]

@@ -1,5 +1,6 @@
 """The sparse-convolution engine: MinkowskiEngine's vocabulary, numerics and parameter names, in torch and numba."""
 
+from ssl3d.models.sparse.channelwise import ChannelwiseConvolution, SeparableConvolution
 from ssl3d.models.sparse.errors import SparseTensorError
 from ssl3d.models.sparse.field import TensorField
 from ssl3d.models.sparse.global_pooling import (
@@ -30,6 +31,7 @@ __all__ = [
     "BroadcastAddition",
     "BroadcastConcatenation",
     "BroadcastMultiplication",
+    "ChannelwiseConvolution",
     "Convolution",
     "ConvolutionTranspose",
     "CoordinateManager",
@@ -45,6 +47,7 @@ __all__ = [
     "PoolingTranspose",
     "Pruning",
     "ReLU",
+    "SeparableConvolution",
     "SparseTensor",
     "SparseTensorError",
     "StableInstanceNorm",

@@ -14,14 +14,23 @@ from itertools import groupby
 from pathlib import Path
 
 from ssl3d.data.errors import UsageError
-from ssl3d.pipeline.dataset import PreparedDataset, ScanRef
+from ssl3d.pipeline.dataset import PreparedDataset, ScanRef, TruthSource
 from ssl3d.pipeline.evaluation.counts import Counts
 from ssl3d.pipeline.evaluation.instance_ap import instance_classes
 from ssl3d.pipeline.evaluation.result import EvalResult, hex_colors
 from ssl3d.pipeline.evaluation.subject import Subject, predicting
 from ssl3d.pipeline.files import digest_value, read_json, remove_tree, write_json, writing
 from ssl3d.pipeline.progress import Progress, Silent, Task
-from ssl3d.pipeline.splits import find_split
+from ssl3d.pipeline.splits import SplitResult, find_split
+
+OF_THE_SPLIT = {
+    "holdout": (
+        "holds no scans out",
+        "hold some sequences out, and train on that split: ssl3d split --ratio 10% --holdout 09,10",
+    ),
+    "unlabelled": ("leaves no point without a label", "choose another subset with --subset"),
+}
+"""Subsets that the split of a run says; what it lacks, and what to do, when it has none."""
 
 VERSION = 1
 """Raised when the same network would give other counts: old results become stale."""
@@ -40,13 +49,14 @@ def evaluate(
     """The counts of ``subject`` on the labeled scans of ``subset``: computed, or from disk while nothing changed.
 
     Args:
-        subset: ``val``, ``train``, or ``holdout``: the train scans that the split of the run keeps out of training.
+        subset: ``val``, ``train``, or of the split of the run: ``holdout``, the train scans that it keeps out of
+            training, or ``unlabelled``, the points that training sees without a label (a diagnosis, no result).
         device: where the network computes.
         jobs: threads of the network, 0 for all; above 1, one more thread reads ahead.
         overwrite: computes again in any case.
 
     Raises:
-        UsageError: the subset has no scans, or none with labels; the split of the run has no holdout.
+        UsageError: the subset has no scans, or none with labels; the split of the run has none of the kind.
         DataError: the run was trained for other classes, or labels do not fit a scan.
     """
     progress = progress or Silent()
@@ -64,7 +74,8 @@ def evaluate(
             )
         with writing(path.parent):
             partial = _partial_folder(path, key, overwrite)
-            counting = _Counting(dataset, scans, partial, progress, subject.name)
+            truth = truth_of(dataset, subject, subset)
+            counting = _Counting(dataset, truth, scans, partial, progress, subject.name)
             counts = counting.run(subject, device, jobs)
             result = _result(subject, dataset, subset, counts, scans, key)
             result.save(path)
@@ -93,30 +104,47 @@ def result_key(dataset: PreparedDataset, subject: Subject, scans: Sequence[ScanR
 
 
 def subset_scans(dataset: PreparedDataset, subject: Subject, subset: str) -> list[ScanRef]:
-    """The scans of ``subset``, in order of the dataset; ``holdout`` are those of the split that ``subject`` knows.
+    """The scans of ``subset``, in order of the dataset; ``holdout`` and ``unlabelled`` are those of the split that
+    ``subject`` knows. A scan of which labelled points are shown, and others hidden, is among the unlabelled ones.
 
     Raises:
-        UsageError: the split of the run has no holdout, or is no longer there.
+        UsageError: the split of the run has none of them, or is no longer there.
     """
-    if subset != "holdout":
+    if subset not in OF_THE_SPLIT:
         return dataset.subset(subset)
-    where = {"run": subject.run, "split": subject.split}
+    found = _split_of(dataset, subject)
+    if subset == "holdout":
+        chosen = set(found.holdout) if found is not None else set()
+    else:
+        ids = () if found is None else (*found.unlabelled, *(found.labelled if found.partial else ()))
+        chosen = {found.scan_of(scan_id) for scan_id in ids} if found is not None else set()
+    if not chosen:
+        what, hint = OF_THE_SPLIT[subset]
+        raise UsageError(f"the split of the run {what}", where=_of_run(subject), hint=hint)
+    return [scan for scan in dataset.scans if scan.scan_id in chosen]
+
+
+def truth_of(dataset: PreparedDataset, subject: Subject, subset: str) -> TruthSource:
+    """The labels that ``subject`` is compared with: of ``unlabelled`` those alone that its training did not see."""
+    found = _split_of(dataset, subject) if subset == "unlabelled" else None
+    hides = found is not None and (found.partial or found.cut is not None)
+    return dataset.truth(besides=dataset.visible(found) if hides else None)
+
+
+def _split_of(dataset: PreparedDataset, subject: Subject) -> SplitResult | None:
+    """The split that the run was trained on; None: it saw all labels. ``UsageError`` when it is no longer there."""
     try:
-        held = find_split(dataset.handle, subject.split_hash, dataset.product).holdout if subject.split_hash else ()
+        return find_split(dataset.handle, subject.split_hash, dataset.product) if subject.split_hash else None
     except UsageError as error:
         raise UsageError(
             "the split that the run was trained on cannot be found: which scans it held out is not known",
-            where={**where, "cause": error.what},
+            where={**_of_run(subject), "cause": error.what},
             hint="make it again: type the same ssl3d split command",
         ) from error
-    if not held:
-        raise UsageError(
-            "the split of the run holds no scans out",
-            where=where,
-            hint="hold some sequences out, and train on that split: ssl3d split --ratio 10% --holdout 09,10",
-        )
-    chosen = set(held)
-    return [scan for scan in dataset.scans if scan.scan_id in chosen]
+
+
+def _of_run(subject: Subject) -> dict[str, object]:
+    return {"run": subject.run, "split": subject.split}
 
 
 def labeled_scans(dataset: PreparedDataset, subject: Subject, subset: str, progress: Progress) -> list[ScanRef]:
@@ -149,9 +177,15 @@ class _Counting:
     """The counts of a list of scans, one unit after the other; finished units are kept in ``folder``."""
 
     def __init__(
-        self, dataset: PreparedDataset, scans: Sequence[ScanRef], folder: Path, progress: Progress, name: str
+        self,
+        dataset: PreparedDataset,
+        truth: TruthSource,
+        scans: Sequence[ScanRef],
+        folder: Path,
+        progress: Progress,
+        name: str,
     ) -> None:
-        self.dataset = dataset
+        self.dataset, self.truth = dataset, truth
         self.units = {unit: list(group) for unit, group in groupby(scans, key=lambda scan: scan.unit)}
         self.folder = folder
         self.progress = progress
@@ -179,11 +213,11 @@ class _Counting:
         self, pending: list[ScanRef], subject: Subject, device: str, jobs: int, total: Counts, task: Task
     ) -> None:
         """Adds the scans of whole units to ``total``, and keeps the counts of each unit."""
-        source, truth = self.dataset.source(), self.dataset.truth()
+        source = self.dataset.source()
         part = self._none()
         with predicting(self.dataset, subject, device, jobs, self.progress) as predictor:
             for scan, found in predictor.predictions(pending, lambda scan: source.view(scan.index)):
-                part.add(scan, found.label, found.instances, truth)
+                part.add(scan, found.label, found.instances, self.truth)
                 task.advance()
                 if scan is self.units[scan.unit][-1]:
                     write_json(self._path(scan.unit), part.to_json(), indent=None)

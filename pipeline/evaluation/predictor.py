@@ -128,7 +128,7 @@ class Predictor:
 
     def _passes(self, keys: Iterable[K], load: Callable[[K], View]) -> Iterator[tuple[K, _Pass]]:
         for key in keys:
-            view = load(key)
+            view = self.segmenter.backbone.input_spec.derive(load(key))
             finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(view.points).all(axis=1))
             visible = view if finite.all() else view.select(finite)
             before: _Pass | None = None

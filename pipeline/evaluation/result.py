@@ -48,7 +48,8 @@ class EvalResult:
         split: which labels the run was trained with, for people ("1%").
         seed: of the training.
         recipe: digest of everything else that was chosen; only runs of one recipe are averaged over seeds.
-        subset: ``val``, ``train``, or ``holdout`` (scans that the run's split keeps out of training).
+        subset: ``val``, ``train``, or of the run's split: ``holdout`` (scans that it keeps out of training),
+            ``unlabelled`` (what training saw without a label).
         checkpoint: ``last``, or what ``best`` was selected on.
         step: optimizer steps of that checkpoint.
         classes, colors: C names and "#rrggbb" colors, in class order.

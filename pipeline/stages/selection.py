@@ -23,6 +23,7 @@ from ssl3d.pipeline.stages.choose import (
     without_holdout,
 )
 from ssl3d.pipeline.stages.split_params import POINT_REGIMES, SplitParams
+from ssl3d.pipeline.stages.strfd import choose_strfd, subsets_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,8 +64,11 @@ class _Drawn:
     points: Mapping[str, npt.NDArray[np.int64]] | None = None
 
 
-def select(params: SplitParams, dataset: PreparedDataset) -> Selection:
-    """The labelled and unlabelled scans, each in order of scan id. Disjoint; with the holdout, the whole subset."""
+def select(params: SplitParams, dataset: PreparedDataset, redundancy: Mapping[str, float] | None = None) -> Selection:
+    """The labelled and unlabelled scans, each in order of scan id. Disjoint; with the holdout, the whole subset.
+
+    ``redundancy``: for the protocol ``strfd``, scan id -> similarity to the scan before it.
+    """
     everything = dataset.subset("train")
     train = without_holdout(everything, params.holdout, dataset.scans)
     pool = [scan for scan in train if scan.annotated]
@@ -74,7 +78,7 @@ def select(params: SplitParams, dataset: PreparedDataset) -> Selection:
             where={"dataset": dataset.name},
             hint="unpack the label archive into the dataset folder and run your `ssl3d prepare` command again",
         )
-    drawn = _drawn(params, dataset, pool, everything, sum(scan.num_points for scan in train))
+    drawn = _drawn(params, dataset, pool, everything, sum(scan.num_points for scan in train), redundancy or {})
     name, chosen = drawn.name, set(drawn.ids)
     labelled = tuple(scan for scan in train if scan.scan_id in chosen)
     unlabelled = tuple(scan for scan in train if scan.scan_id not in chosen)
@@ -98,7 +102,12 @@ def _groups_text(names: Sequence[str]) -> str:
 
 
 def _drawn(
-    params: SplitParams, dataset: PreparedDataset, pool: Sequence[ScanRef], train: Sequence[ScanRef], points: int
+    params: SplitParams,
+    dataset: PreparedDataset,
+    pool: Sequence[ScanRef],
+    train: Sequence[ScanRef],
+    points: int,
+    redundancy: Mapping[str, float],
 ) -> _Drawn:
     """The scans that show labels.
 
@@ -106,6 +115,7 @@ def _drawn(
         pool: annotated train scans that are not held out.
         train: all train scans.
         points: of all train scans that are not held out.
+        redundancy: see ``select``.
     """
     from ssl3d.data.datasets.scannet_points import is_point_list
 
@@ -125,13 +135,16 @@ def _drawn(
         if kind == "points":
             return _Drawn(ids, f"points-{percent}-{params.protocol}-{seed}")
         groups = kind == "group"
-        if params.limited:
+        if params.protocol is not None:
             if groups:
                 raise UsageError(
-                    f"--protocol limited cuts scans, and --regime {params.regime} draws groups of them",
-                    hint=f"leave out --regime: ssl3d split --ratio {percent} --protocol limited",
+                    f"--protocol {params.protocol} draws scans, and --regime {params.regime} draws groups of them",
+                    hint=f"leave out --regime: ssl3d split --ratio {percent} --protocol {params.protocol}",
                 )
-            return _limited(params, pool, points, f"{params.regime}-{percent}-limited-{seed}")
+            name = f"{params.regime}-{percent}-{params.protocol}-{seed}"
+            if params.limited:
+                return _limited(params, pool, points, name)
+            return _Drawn(choose_strfd(subsets_of(pool, redundancy), params.ratio, params.seed), name)
         drawn = (
             choose_groups(pool, params.ratio, params.seed) if groups else choose_random(ids, params.ratio, params.seed)
         )

@@ -22,6 +22,7 @@ from ssl3d.pipeline.splits import SPLIT_FILE, Budget, Cut, SplitResult, split_ha
 from ssl3d.pipeline.stage import Stage, Unit, UnitInputs, Upstream
 from ssl3d.pipeline.stage_run import run_stage
 from ssl3d.pipeline.stages.choose import parse_official
+from ssl3d.pipeline.stages.redundancy import RedundancyStage
 from ssl3d.pipeline.stages.selection import select
 from ssl3d.pipeline.stages.split_params import POINT_REGIMES, SplitParams
 from ssl3d.pipeline.stages.split_view import SplitView, show_split, sum_counts
@@ -70,7 +71,9 @@ class SplitStage(Stage):
     summary = SPLIT_FILE
     params: SplitParams
 
-    def __init__(self, params: SplitParams, dataset: PreparedDataset) -> None:
+    def __init__(
+        self, params: SplitParams, dataset: PreparedDataset, redundancy: Mapping[str, float] | None = None
+    ) -> None:
         from ssl3d.pipeline.dataset import PreparedDataset
 
         spec = dataset.spec
@@ -84,7 +87,7 @@ class SplitStage(Stage):
         super().__init__(params)
         self.dataset = dataset
         self.kind = dataset.product.manifest.params["label_set"]
-        self.choice = select(params, dataset)
+        self.choice = select(params, dataset, redundancy)
         by_place = params.in_voxels or self.choice.cut is not None
         self.reads = {"prepare": (self.kind, "points") if by_place else (self.kind,)}
 
@@ -257,5 +260,11 @@ def split(
     progress = progress or Silent()
     handle = workspace.dataset(dataset)
     with workspace.lock(f"data-{handle.name}", progress):
-        run = run_stage(handle, SplitStage(params, PreparedDataset(handle)), jobs=jobs, progress=progress)
+        redundancy = None
+        if params.protocol == "strfd":
+            data = PreparedDataset(handle, val=params.val)
+            found = run_stage(handle, RedundancyStage(data), jobs=jobs, progress=progress)
+            redundancy = RedundancyStage.of_scans(found.product, data)
+        stage = SplitStage(params, PreparedDataset(handle), redundancy)
+        run = run_stage(handle, stage, jobs=jobs, progress=progress)
     return SplitResult.load(run.product.folder)

@@ -27,7 +27,10 @@ PROTOCOLS: Mapping[str, str] = MappingProxyType(
 """Protocols of ``--regime points``: name -> what it draws, and where it comes from."""
 
 SCAN_PROTOCOLS: Mapping[str, str] = MappingProxyType(
-    {"limited": "scans while they fit into round(ratio x points of all scans); the next one is cut in two (WS3D)"}
+    {
+        "limited": "scans while they fit into round(ratio x points of all scans); the next one is cut in two (WS3D)",
+        "strfd": "round(ratio x n) scans, fewer where neighboring scans are alike (LiM3D)",
+    }
 )
 """Protocols of regimes of whole scans: name -> which of them they take."""
 
@@ -98,10 +101,11 @@ class SplitParams(Params):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> SplitParams:
-        if self.limited and (self.regime in POINT_REGIMES or self.ratio is None):
+        if self.protocol in SCAN_PROTOCOLS and (self.regime in POINT_REGIMES or self.ratio is None):
+            of = "points" if self.limited else "scans"
             raise UsageError(
-                "--protocol limited takes whole scans by a share of all points",
-                hint="type: ssl3d split --ratio 5% --protocol limited",
+                f"--protocol {self.protocol} takes whole scans by a share of all {of}",
+                hint=f"type: ssl3d split --ratio 5% --protocol {self.protocol}",
             )
         self._check_choice()
         if self.protocol is not None and self.protocol in PROTOCOLS and self.regime != "points":

@@ -135,7 +135,7 @@ class BatchMaker:
 
     def _read(self, stream: Stream, item: int, step: int) -> View:
         try:
-            return stream.source.view(stream.indices[item])
+            return self.input_spec.derive(stream.source.view(stream.indices[item]))
         except Ssl3dError as error:
             error.where.setdefault("scan", stream.scan_ids[item])
             raise

@@ -274,7 +274,8 @@ class TrainingLoop:
                 optimizer.apply(total, self.clock)
             self.method.after_step(now)
             if self.average is not None:
-                ema_update(self.average, self.method.student(), keep_rate(self.config.train.ema or 0.0, self.step))
+                keep = keep_rate(self.config.train.ema or 0.0, self.step - self._average_begins())
+                ema_update(self.average, self.method.student(), keep)
         except NonFiniteError as error:
             raise self._not_finite(error, batch, rng, rate) from error
         except torch.cuda.OutOfMemoryError as error:
@@ -285,6 +286,11 @@ class TrainingLoop:
             ) from error
         self.window.add(sums)
         return rate
+
+    def _average_begins(self) -> int:
+        """The step that the average of the student's weights goes back to."""
+        starts = list(itertools.accumulate((phase.steps for phase in self.phases), initial=0))
+        return max((starts[i] for i in range(1, self.phase_index + 1) if self.phases[i].restarts), default=0)
 
     def _skip(self, batch: StepBatch) -> None:
         """A batch that batch norm cannot train on, in one process or another: the step counts, no weight moves."""

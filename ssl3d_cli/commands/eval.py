@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ssl3d.cli import confidence as surest
 from ssl3d.cli import console, options
 from ssl3d.data.errors import Ssl3dError, UsageError
 
@@ -37,6 +38,8 @@ EPILOG = """\
   ssl3d eval RUN --pictures 3       and three scans as PNG
   ssl3d eval --weights ema          the average that train.ema keeps
   ssl3d eval RUN --subset holdout   what `ssl3d split --holdout` kept out
+  ssl3d eval RUN --subset unlabelled --confidence 0.9
+                                    what its surest predictions are worth as pseudo labels
   ssl3d eval RUN --tta flip,rotate  eight copies of every scan vote
   ssl3d eval --protocol s3dis-6fold one row of six runs, each without an area
                                     (ssl3d split --val Area_3 ...)
@@ -70,8 +73,12 @@ def evaluate(
         ),
     ] = None,
     subset: Annotated[
-        Literal["val", "train", "holdout"],
-        typer.Option("--subset", help="Which scans; holdout: those that the run's split kept out of training."),
+        Literal["val", "train", "holdout", "unlabelled"],
+        typer.Option(
+            "--subset",
+            help="Which scans; holdout: those that the run's split kept out of training; unlabelled: what training saw "
+            "without a label (a diagnosis, no result).",
+        ),
     ] = "val",
     weights: Annotated[
         Weights,
@@ -86,6 +93,15 @@ def evaluate(
             metavar="NAME",
             help="The arithmetic: semantickitti, nuscenes, s3dis-6fold, nanmean ...; may be repeated.",
             show_default="the dataset's own",
+        ),
+    ] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(
+            "--confidence",
+            metavar="P",
+            help="Report instead, by class, how many points a run is surer of than P, and how many of these are right.",
+            show_default=False,
         ),
     ] = None,
     predictions: Annotated[
@@ -136,6 +152,9 @@ def evaluate(
     from ssl3d.pipeline.evaluation.protocols import find_protocol
 
     check_comparison(against, report)
+    if confidence is not None:
+        others = {"--predictions": predictions, "--protocol": protocols, "--pictures": pictures, "--compare": against}
+        surest.check_words(report, others)
     over_folds = [name for name in protocols or [] if find_protocol(name).folds]
     passes = Passes.parse(tta)
     space = options.open_workspace(workspace, create=False)
@@ -145,6 +164,11 @@ def evaluate(
     if over_folds == protocols:
         parts = {fold.run for folds in wholes for fold in folds}
         chosen = [run for run in chosen if run.name in parts]
+    if confidence is not None:
+        words: dict[str, Any] = {"subset": subset, "weights": weights, "passes": passes, "jobs": jobs, "device": device}
+        with options.sparse_backend(sparse_backend):
+            surest.show(surest.compute(space, chosen, confidence, **words), report, out)
+        return
     start = time.monotonic()
     whose = dataset or (chosen[0].config.data.name if chosen else None)
     given, theirs = score_predictions(space, predictions or [], whose, form, subset)
@@ -160,6 +184,8 @@ def evaluate(
             jobs=jobs,
             device=device,
         )
+    if subset == "unlabelled":
+        console.say("unlabelled: scans of the training set. This is a diagnosis, no result.")
     named = protocols or list(dict.fromkeys([*theirs, *(run.config.data.protocol for run in chosen)]))
     lines = comparison(space, results, named) if against == "paper" else []
     text = write_report([*given, *results, *(summed(folds, results) for folds in wholes)], named, report, out, lines)
@@ -192,9 +218,9 @@ def check_predictions(
         raise UsageError("--format says how predictions are read", hint="name them: --predictions DIR")
     if not predictions:
         return
-    if subset == "holdout":
+    if subset in ("holdout", "unlabelled"):
         raise UsageError(
-            "what a split holds out belongs to a run, which predictions in files do not name",
+            "what a split holds out or hides belongs to a run, which predictions in files do not name",
             where={"--subset": subset},
             hint="score them on val or train",
         )
@@ -372,7 +398,7 @@ def write_report(
                 paper.print()
                 paper.print(_compared(lines, paper.width))
         else:
-            _write(out, plain_table(report, lines=lines))
+            write(out, plain_table(report, lines=lines))
         return None
     text = FORMATS[form](report)
     if lines:
@@ -380,7 +406,7 @@ def write_report(
     if out is None:
         print(text, end="" if text.endswith("\n") else "\n")
     else:
-        _write(out, text)
+        write(out, text)
     return text
 
 
@@ -400,19 +426,22 @@ def _compared(lines: Sequence[Line], width: int) -> RenderableType:
 
 def plain_table(report: Report, width: int = 120, lines: Sequence[Line] = ()) -> str:
     """The table as text without colors."""
+    return plain(report.table(width), *(["", _compared(lines, width)] if lines else []), width=width)
+
+
+def plain(*parts: RenderableType, width: int = 120) -> str:
+    """Text without colors."""
     import io
 
     from rich.console import Console
 
     paper = Console(file=io.StringIO(), width=width, no_color=True, highlight=False)
-    paper.print(report.table(width))
-    if lines:
-        paper.print()
-        paper.print(_compared(lines, width))
+    for part in parts:
+        paper.print(part)
     return paper.file.getvalue()  # type: ignore[attr-defined]
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     from ssl3d.data.atomic import write_whole
     from ssl3d.pipeline.files import writing
 

@@ -55,6 +55,14 @@ EPILOG = """\
   the share is met by the point; its parts are scans of their own, one of them
   unlabelled: WS3D's limited reconstruction (ECCV 2022).
 
+[bold]--protocol strfd[/], of whole scans
+
+  round(ratio x n) scans, fewer where a recording repeats itself: of each 100
+  consecutive scans of a sequence the share exp(beta phi), where phi is how
+  alike neighbors are (SSIM of their images, or without images the cells that
+  both occupy). Reconstructs LiM3D's selection (CVPR 2023); its own lists are
+  --official lim3d-10%. Results on such a split say so in its name.
+
 [bold]Protocols of --regime points[/], for a scan of n points
 
   raw          max(1, floor(ratio x n)) points of those with a class (as SQN
@@ -66,7 +74,8 @@ EPILOG = """\
   voxel-first  the same voxels, only the first point of each is labelled:
                COARSE3D without propagation, as its baselines are trained.
 
-Draws depend on the seed and on the scan alone, and smaller ratios lie inside larger ones: the 0.1% inside the 1%."""
+Draws depend on the seed and on the scan alone, and smaller ratios lie inside larger ones: the 0.1% inside the 1%
+(not those of strfd)."""
 
 _MOST_GROUPS = 40
 """Groups that are shown one by one; ScanNet has 1,201."""
@@ -98,7 +107,7 @@ def split(
         typer.Option(
             "--protocol",
             metavar="NAME",
-            help="How points are drawn: raw (default), class, voxel, voxel-first; or scans: limited.",
+            help="How points are drawn: raw (default), class, voxel, voxel-first; or scans: limited, strfd.",
             show_default=False,
         ),
     ] = None,

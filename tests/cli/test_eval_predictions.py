@@ -301,7 +301,13 @@ def test_what_is_missing_or_wrong_names_scan_and_file(made, tmp_path: Path, ssl3
         told = plain(answer.err)
         assert answer.code == 1 and said.replace(" ", "") in told, answer.err
         assert val[0]["token"] in told and val[0]["sample_token"] in told
-    for words in (("--subset", "holdout"), ("--tta", "flip"), ("--pictures", "1"), ("--format", "kitti")):
+    for words in (
+        ("--subset", "holdout"),
+        ("--subset", "unlabelled"),
+        ("--tta", "flip"),
+        ("--pictures", "1"),
+        ("--format", "kitti"),
+    ):
         assert ssl3d("eval", "--predictions", out, *words, *where).code == 2
     assert ssl3d("eval", "--format", "nuscenes", *where).code == 2
 

@@ -144,3 +144,28 @@ def test_what_a_method_says_of_itself_is_shown_by_class(trained: Path, ssl3d) ->
     assert row.split() == ["bicycle", "0.0", "0.0", "-"]
     told = json.loads(ssl3d("runs", "show", run.name, "--json", "--workspace", trained).out)["diagnostics"]
     assert told == {"step": 2, "pseudo_labels": pseudo, "measures": measures}
+
+
+def test_unlabelled_scans_and_confidence_from_the_command_line(trained: Path, ssl3d) -> None:
+    space = ("--subset", "unlabelled", "--workspace", trained)
+    answer = ssl3d("eval", "--report", "json", *space)
+    assert answer.code == 0 and "a diagnosis, no result" in answer.err
+    (row,) = json.loads(answer.out)["runs"]
+    answer = ssl3d("eval", "--confidence", "0.1", "--report", "json", *space)
+    assert answer.code == 0, answer.err
+    (told,) = json.loads(answer.out)["confidence"]
+    assert (told["run"], told["subset"], told["above"], told["scans"]) == (row["run"], "unlabelled", 0.1, 4)
+    assert set(told["classes"]) == set(row["iou"])
+    drawn = ssl3d("eval", "--confidence", "0.1", *space).out
+    assert "surer than 0.1, %" in drawn and f"{told['all']['predicted']:,}" in drawn and "no result" in drawn
+    assert ssl3d("eval", "--confidence", "0.1", "--out", trained / "sure.txt", *space).out == ""
+    assert "surer than 0.1, %" in (trained / "sure.txt").read_text("utf-8")
+    for words, why in (
+        (("--report", "csv"), "--report csv"),
+        (("--pictures", "1", "--protocol", "nanmean"), "--protocol, --pictures"),
+        (("--predictions", trained), "--predictions"),
+    ):
+        answer = ssl3d("eval", "--confidence", "0.9", *words, "--workspace", trained)
+        assert answer.code == 2 and f"does not go with {why}" in answer.err, answer.err
+    answer = ssl3d("eval", "--confidence", "90", "--workspace", trained)
+    assert answer.code == 2 and "0..1" in answer.err

@@ -12,6 +12,7 @@ import pytest
 from ssl3d.data.datasets.folder import Folder
 from ssl3d.data.datasets.folder_config import FolderConfig, beside, matching, parse_config, read_config
 from ssl3d.data.errors import DataError
+from ssl3d.pipeline.training.config import resolve
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -58,6 +59,15 @@ def test_the_documentation_names_all_keys(tmp_path: Path) -> None:
         assert set(beside_clouds[name]) == set(type(getattr(other, name)).model_fields)
     assert set(beside_clouds["images"][0]) == set(type(other.images[0]).model_fields) - {"poses"}  # or an extrinsic
     assert Folder(other.text()).spec().classes == ("ground", "vegetation", "building")
+
+
+def test_scans_of_an_own_sensor_are_mixed_over_its_field_of_view(tmp_path: Path) -> None:
+    sensor = {"fov_up_deg": 15.0, "fov_down_deg": 25.0, "height": 64, "width": 512, "max_points": 100}
+    table = {**TABLE, "sensor": {**sensor, "mean": [0.0] * 5, "std": [1.0] * 5}, "defaults": ["cps.fov_up=12"]}
+    spec = Folder(parse_config(table, tmp_path / "my.toml").text()).spec()
+    for method, up in (("lasermix", 15), ("cps", 12)):  # what the file says comes last; the sign of "down" is optional
+        params: Any = resolve(method, defaults=spec.defaults).method_params
+        assert (params.fov_up, params.fov_down) == (up, -25)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,11 @@ from torch import Tensor, nn
 
 from ssl3d.data.scan import IGNORE
 from ssl3d.models import distributed as d
+from ssl3d.models.density_bank import draw_candidates
+from ssl3d.models.elements import ElementMap
 from ssl3d.models.losses.cross_entropy import cross_entropy
 from ssl3d.models.losses.lovasz import lovasz_softmax
+from ssl3d.models.losses.unreliable import UnreliableContrast
 from ssl3d.models.sparse import SparseTensor
 from ssl3d.models.sparse.modules import BatchNorm
 
@@ -188,6 +191,27 @@ def lovasz() -> dict[str, Tensor]:
 
 
 @case
+def contrasts_with_unreliable_features() -> dict[str, Tensor]:
+    """Draws are functions of the rows, so that both ways draw the same; one process has all labels, or no element."""
+    found = {}
+    for name, cut in (("", 33), ("one here", 1), ("none here", 0)):
+        made = UnreliableContrast(6, 5, 12, ranks=(2, 5), anchors=3, push=4, negatives=7)
+        for step in range(3):
+            p = (draw(60, 6, seed=step) * 2).softmax(1).float()
+            target = torch.where(torch.arange(60) < 20, torch.arange(60) % 6, IGNORE)
+            student = share(draw(60, 5, seed=step + 10).float(), cut).requires_grad_()
+            rows = share(torch.stack([torch.zeros(60, dtype=torch.int64), torch.arange(60)], 1), cut)
+            elements = ElementMap(torch.arange(len(rows)), len(rows))
+            guided = torch.ones(len(rows), dtype=torch.bool)
+            teacher = share(draw(60, 5, seed=step + 20).float(), cut)
+            loss = made(student, teacher, share(p, cut), share(target, cut), guided, elements, rows, step)
+            loss.backward()
+            found |= {f"sum loss {name} {step}": loss.detach(), f"rows gradient {name} {step}": student.grad}
+        found |= {f"same {key} {name}": value for key, value in made.state_dict().items()}
+    return found
+
+
+@case
 def means() -> dict[str, Tensor]:
     values, mask = draw(ROWS, 3), draw(ROWS) > 0
     values[~mask] = float("nan")
@@ -230,6 +254,20 @@ def rows() -> dict[str, Tensor]:
         found[f"same {dtype}"] = d.gather_rows(share(draw(ROWS, 2) * 3).to(dtype))
     found["same vector"] = d.gather_rows(share(torch.arange(ROWS)))
     found["same nothing"] = d.gather_rows(torch.zeros(0, 7))
+    return found
+
+
+@case
+def candidates() -> dict[str, Tensor]:
+    """Of more elements than are wanted the same are drawn; also where a process has none, or nobody has."""
+    found = {}
+    for cut in (CUT, 0):
+        torch.manual_seed(d.rank())  # the first one draws
+        label = torch.arange(ROWS) % 3
+        chosen = draw_candidates(*(share(v, cut) for v in (draw(ROWS, 2), label, label + 1.0)), 2, 3)
+        again = draw_candidates(*(v[:0] for v in (draw(ROWS, 2), label, label)), 2, 3)
+        found |= {f"same rows {cut}": chosen[0], f"same label {cut}": chosen[1], f"same none {cut}": again[0]}
+        assert len(chosen[0]) == 6
     return found
 
 

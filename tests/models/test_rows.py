@@ -7,7 +7,7 @@ import torch
 from ssl3d.data.scan import View
 from ssl3d.models.backbones.base import Inputs, collate_points
 from ssl3d.models.elements import ElementMap
-from ssl3d.models.rows import lookup_rows, match_pairs, match_points, point_to_view
+from ssl3d.models.rows import lookup_rows, match_pairs, match_points, point_to_view, random_keys
 
 
 def inputs(*views: list[tuple[int, int]]) -> Inputs:
@@ -51,6 +51,22 @@ def test_one_scan_twice_in_a_batch_is_kept_apart() -> None:
 def test_batches_of_other_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="1 views cannot be matched with 2"):
         match_points(inputs([(0, 1)]), inputs([(0, 1)], [(0, 2)]))
+
+
+def test_random_keys_are_splitmix_of_the_rows_and_even() -> None:
+    def splitmix(x: int) -> int:
+        mask = (1 << 64) - 1
+        x &= mask
+        x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & mask
+        x = (x ^ (x >> 27)) * 0x94D049BB133111EB & mask
+        return (x ^ (x >> 31)) & ((1 << 63) - 1)
+
+    rows = torch.cartesian_prod(torch.arange(5), torch.arange(400))
+    for seed in (0, 1, -1, 2**31):
+        expected = [splitmix((s << 32) + r + seed * 0x9E3779B97F4A7C15) for s, r in rows.tolist()]
+        assert random_keys(rows, seed).tolist() == expected
+    share = random_keys(rows, 7).double() / 2**63
+    assert abs(float(share.mean()) - 0.5) < 0.03 and abs(float((share < 0.1).double().mean()) - 0.1) < 0.03
 
 
 def test_pairs_of_views_of_one_batch() -> None:

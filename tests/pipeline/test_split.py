@@ -159,6 +159,13 @@ def test_splits_are_found_by_name_key_and_hash(prepared: Workspace) -> None:
     assert one.name in str(caught.value.where["splits"])
 
 
+def test_of_equal_splits_any_is_found(prepared: Workspace) -> None:
+    handle = prepared.dataset()
+    one, two = (run(prepared, ratio="100%", seed=seed) for seed in (0, 1))
+    assert one.hash == two.hash and one.key != two.key
+    assert find_split(handle, one.hash).hash == one.hash
+
+
 def test_published_lists_need_the_real_scans(prepared: Workspace) -> None:
     with pytest.raises(UsageError, match="are not prepared with labels") as caught:
         run(prepared, official="lasermix-1%")

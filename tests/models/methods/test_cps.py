@@ -72,8 +72,8 @@ def inputs(points: Any, labels: Sequence[int]) -> Inputs:
     return PointSpec().prepare([view(points, labels)])
 
 
-def losses(of: CPS, batch: dict[str, Inputs]) -> dict[str, Tensor]:
-    (found,) = of.step(batch, NOW)
+def losses(of: CPS, batch: dict[str, Inputs], now: Progress = NOW) -> dict[str, Tensor]:
+    (found,) = of.step(batch, now)
     return found
 
 
@@ -91,6 +91,13 @@ def test_losses_of_the_specification() -> None:
     assert found["cps_a"] + found["cps_b"] == pytest.approx(1.5 * 2.218679, rel=1e-6)
     assert found["ce_a"] + found["ce_b"] == pytest.approx(1.790989, rel=1e-6)
     assert sum(found.values()) == pytest.approx(5.119007, rel=1e-6)
+
+
+@pytest.mark.parametrize(("step", "factor"), [(0, 0.0067379), (15, 0.2865048), (30, 1)])
+def test_the_cross_supervision_can_rise(step: int, factor: float) -> None:
+    found = values(losses(specified(ramp_steps=30, lambda_cps=1), TWO, Progress(0, 60, total_step=step)))
+    assert found["cps_a"] + found["cps_b"] == pytest.approx(factor * 2.218679, rel=1e-5)
+    assert found["ce_a"] + found["ce_b"] == pytest.approx(1.790989, rel=1e-6)
 
 
 def test_equal_logits_still_have_a_loss() -> None:

@@ -56,7 +56,7 @@ def test_on_lidar_scans_labels_come_first_and_fans_follow(space: Workspace) -> N
     measures = guided[-1]["measures"]
     assert 20 < measures["means"]["pairs"] <= 150 and 0 <= measures["means"]["gated"] <= 1
     assert 0 < guided[-1]["pseudo_labels"]["share"] <= 1
-    assert any(share is not None for share in measures["classes"]["precise"])
+    assert any(share is not None for share in measures["classes"]["precision"])
     assert predicts_all(space, run) > 0.5  # a guess is right for a quarter of the points
 
 
