@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PIP_ARGS ?=
 DATA ?= synthetic
 ONLY ?=
+KEEP ?=
 TEST_ARGS ?=
 BACKEND_TESTS := tests/models/sparse/test_parity_minkowski.py tests/models/sparse/test_backends.py \
 	tests/pipeline/training/test_sparse_backend.py
@@ -58,8 +59,8 @@ parity: minkowski  ## how far the sparse engine is from MinkowskiEngine, written
 bench-sparse: minkowski  ## the sparse engine against MinkowskiEngine and spconv (about 40 minutes), into its README
 	@$(BIN)/ssl3d bench sparse --json benchmarks/results/sparse.json --docs models/sparse/README.md
 
-reproduce-%: setup FORCE  ## a published table: make reproduce-supervised DATA=/data/kitti (DATA=synthetic: in miniature)
-	@$(BIN)/python -m ssl3d.benchmarks.reproduce $* --data "$(DATA)" --only "$(ONLY)"
+reproduce-%: setup FORCE  ## published tables: make reproduce-ddsemi DATA=/data/kitti ONLY=table3 (DATA=synthetic: in miniature)
+	@$(BIN)/python -m ssl3d.benchmarks.reproduce $* --data "$(DATA)" --only "$(ONLY)" $(if $(KEEP),--keep)
 
 FORCE:
 

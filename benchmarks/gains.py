@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from ssl3d.benchmarks.recipes import RECIPES
 from ssl3d.data.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 BASELINE = "supervised"
 WEIGHTS: Literal["ema"] = "ema"
 """What is evaluated of every run: the moving average of its student, by one policy for all methods."""
+
+
+GPC_LIDAR = ("gpc.crop=fan", "gpc.pretrain=0.47", "gpc.hard_point_ce=0.9")
+"""As its code has them for LiDAR; without the class weights, which the baseline does not have."""
+DDSEMI_PARTS = ("ce", "ce_inter", "ce_inter_intra", "plus_geometric", "plus_feature")
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,9 @@ class Job:
 class Recipe:
     """Everything that the figures depend on, beside the code. Chosen on the dev streets, never on those of the test.
 
+    Methods have their published parameters, with half-lives scaled to the steps; only the supervised part of the loss
+    is the same in all of them and the baseline (``lambda_lov``), so that a difference is that of what they add to it.
+
     Attributes:
         methods: compared with the baseline, which is always there.
         common: keys of ``--set`` for every run.
@@ -84,9 +93,8 @@ class Recipe:
     of_method: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: MappingProxyType(
             {
-                "supervised": ("supervised.lambda_lov=1",),
-                # the rest as published: the weight, and the keep rate with its half-life scaled to the steps
-                "mean_teacher": ("mean_teacher.lambda_lov=1",),
+                **{name: (f"{name}.lambda_lov=1",) for name in RECIPES},
+                "gpc": ("gpc.lambda_lov=1", *GPC_LIDAR),
             }
         )
     )
@@ -97,7 +105,10 @@ class Recipe:
                     Variant("mean_teacher", "mean_teacher w=0", ("mean_teacher.w=0",)),
                     Variant("mean_teacher", "mean_teacher kl", ("mean_teacher.consistency=kl", "mean_teacher.w=1")),
                     Variant("mean_teacher", "mean_teacher alpha=0.999", ("mean_teacher.alpha=0.999",)),
-                )
+                ),
+                "ddsemi": tuple(  # Table 3 of the paper, in miniature
+                    Variant("ddsemi", f"ddsemi {name}", RECIPES["ddsemi"].keys_of(name)) for name in DDSEMI_PARTS
+                ),
             }
         )
     )

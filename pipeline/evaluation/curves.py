@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Metrics = Sequence[Mapping[str, Any]]
-"""The lines of a run's ``metrics.jsonl``: ``step``, ``losses`` {name: value}, ``lr``, ``visible_miou`` (percent)."""
+"""The lines of a run's ``metrics.jsonl``: ``step``, ``losses`` {name: value}, ``lr``, ``visible_miou`` (percent); of
+methods that count them, ``pseudo_labels`` and ``measures``."""
 
 _COLORS = ("#0969da", "#cf222e", "#1a7f37", "#8250df", "#bf8700", "#1b7c83", "#bc4c00", "#57606a")
 """Told apart by most kinds of color vision in this order."""
@@ -26,7 +28,8 @@ _MEAN_OVER = 0.05
 
 
 def learning_curves(runs: Mapping[str, Metrics], path: Path) -> Path:
-    """Writes a PNG with three panels: losses, mIoU on the visible training labels, learning rate.
+    """Writes a PNG: losses, mIoU on the visible training labels, learning rate; below them, where methods log it, the
+    share of unlabelled elements that they use, and their measures (shares by class as the mean over the classes).
 
     Args:
         runs: name -> lines of its ``metrics.jsonl``; a run without lines is left out.
@@ -38,27 +41,91 @@ def learning_curves(runs: Mapping[str, Metrics], path: Path) -> Path:
     runs = {name: lines for name, lines in runs.items() if lines}
     if not runs:
         raise UsageError("no run has logged anything yet", hint="train first: ssl3d train supervised")
-    figure = _figure(15, 4.9 + 0.25 * len(runs))
-    losses, visible, rate = figure.subplots(1, 3)
-    names = list(dict.fromkeys(loss for lines in runs.values() for line in lines for loss in line["losses"]))
-    styles = {loss: _LINES[i % len(_LINES)] for i, loss in enumerate(names)}
-    for index, lines in enumerate(runs.values()):
-        color = _COLORS[index % len(_COLORS)]
-        for loss in names:
-            curve = [(line["step"], line["losses"][loss]) for line in lines if loss in line["losses"]]
-            _curve(losses, curve, color, styles[loss])
-        _curve(visible, [(line["step"], line["visible_miou"]) for line in lines], color)
-        _curve(rate, [(line["step"], line["lr"]) for line in lines], color, raw=True)
-    _titled(losses, "training losses", " · ".join(names) if len(names) == 1 else None)
-    _titled(visible, "mIoU on visible training labels, %", None)
-    _titled(rate, "learning rate", None)
-    rate.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    if len(names) > 1:
-        for loss in names:
-            losses.plot([], [], color="#57606a", linestyle=styles[loss], label=loss)
-        losses.legend(frameon=False)
-    _run_legend(figure, list(runs), 0.25 * len(runs))
+    panels = _panels(runs)
+    rows = -(-len(panels) // _COLUMNS)
+    legend = 0.25 * len(runs)
+    figure = _figure(15, 4.9 * rows + legend)
+    axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel().tolist()
+    for place, panel in zip(axes, panels, strict=False):
+        _draw_panel(place, panel, list(runs.values()))
+    for place in axes[len(panels) :]:
+        place.set_axis_off()
+    _run_legend(figure, list(runs), legend)
     return save_figure(figure, path)
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One panel of ``learning_curves``.
+
+    Attributes:
+        names: of its curves of each run, which differ in their line style; none where there is one.
+        value: (line of the log, name) -> value; None where the line has none.
+        signed: values may be negative.
+    """
+
+    title: str
+    names: tuple[str, ...]
+    value: Callable[[Mapping[str, Any], str], float | None]
+    raw: bool = False
+    signed: bool = False
+
+
+_COLUMNS = 3
+
+
+def _panels(runs: Mapping[str, Metrics]) -> list[_Panel]:
+    def names(of: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for lines in runs.values() for line in lines for name in of(line)))
+
+    losses = names(lambda line: line["losses"])
+    shares = names(lambda line: _measures(line, "classes"))
+    means = names(lambda line: _measures(line, "means"))
+    panels = [
+        _Panel("training losses", losses, lambda line, name: line["losses"].get(name)),
+        _Panel("mIoU on visible training labels, %", (), lambda line, _: line["visible_miou"]),
+        _Panel("learning rate", (), lambda line, _: line["lr"], raw=True),
+    ]
+    if any(line.get("pseudo_labels") for lines in runs.values() for line in lines):
+        panels.append(_Panel("unlabelled elements that are used, %", (), lambda line, _: _used(line)))
+    if shares:
+        panels.append(_Panel("shares, mean over the classes, %", shares, _mean_share))
+    return [*panels, *(_Panel(mean, (), _mean_of(mean), signed=True) for mean in means)]
+
+
+def _mean_of(mean: str) -> Callable[[Mapping[str, Any], str], float | None]:
+    return lambda line, _: _measures(line, "means").get(mean)
+
+
+def _measures(line: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = line.get("measures", {}).get(kind, {})
+    return found
+
+
+def _used(line: Mapping[str, Any]) -> float | None:
+    pseudo = line.get("pseudo_labels")
+    return 100 * pseudo["share"] if pseudo else None
+
+
+def _mean_share(line: Mapping[str, Any], name: str) -> float | None:
+    known = [value for value in _measures(line, "classes").get(name, ()) if value is not None]
+    return 100 * math.fsum(known) / len(known) if known else None
+
+
+def _draw_panel(axes: Axes, panel: _Panel, runs: Sequence[Metrics]) -> None:
+    names = panel.names or ("",)
+    styles = {name: _LINES[i % len(_LINES)] for i, name in enumerate(names)}
+    for index, lines in enumerate(runs):
+        for name in names:
+            curve = [(line["step"], panel.value(line, name)) for line in lines]
+            _curve(axes, curve, _COLORS[index % len(_COLORS)], styles[name], raw=panel.raw)
+    _titled(axes, panel.title, names[0] if panel.names and len(names) == 1 else None, signed=panel.signed)
+    if panel.raw:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    if len(names) > 1:
+        for name in names:
+            axes.plot([], [], color="#57606a", linestyle=styles[name], label=name)
+        axes.legend(frameon=False)
 
 
 def class_bars(results: Sequence[EvalResult], protocol: str, path: Path) -> Path:
@@ -128,10 +195,11 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
     return [math.fsum(part) / len(part) for i in range(len(values)) if (part := values[max(0, i + 1 - window) : i + 1])]
 
 
-def _titled(axes: Axes, title: str, note: str | None) -> None:
+def _titled(axes: Axes, title: str, note: str | None, signed: bool = False) -> None:
     axes.set_title(title + (f"  ({note})" if note else ""), loc="left", fontsize=11)
     axes.set_xlabel("step")
-    axes.set_ylim(bottom=0)
+    if not signed:
+        axes.set_ylim(bottom=0)
     axes.grid(color="#eaeef2")
     axes.set_axisbelow(True)
     for side in ("top", "right"):

@@ -125,6 +125,11 @@ class MetricsLog:
                 if line[name] is not None:
                     label = "mIoU on visible labels (training)" if name == "visible_miou" else name
                     self._scalar(f"training/{label}", line[name], line["step"])
+            if pseudo := line.get("pseudo_labels"):
+                self._scalar("pseudo labels/share used", pseudo["share"], line["step"])
+            for name, value in line.get("measures", {}).get("means", {}).items():
+                if value is not None:
+                    self._scalar(f"measures/{name}", value, line["step"])
 
     def _scalar(self, tag: str, value: float, step: int) -> None:
         self.board.add_scalar(tag, value, step)

@@ -57,13 +57,14 @@ def show(
     workspace: options.Workspace = options.DEFAULT_WORKSPACE,
     debug: options.Debug = False,
 ) -> None:
-    """Show one run: parameters, results, and its learning curves as a picture."""
+    """Show one run: parameters, results, what its method says of itself, and its learning curves as a picture."""
     from ssl3d.pipeline.training.run import RunDirectory
 
     space = options.open_workspace(workspace, create=False)
     directory = RunDirectory.open(space, run)
     facts = summary(directory)
     facts["config"] = directory.record()
+    facts["diagnostics"] = diagnostics(directory)
     if as_json:
         options.print_json(facts)
         return
@@ -116,6 +117,16 @@ def evaluations(directory: RunDirectory, protocol: str) -> dict[str, float]:
                 name = " ".join([result.subset, *how(result.weights, result.augment)])
                 found[name] = 100 * result.scores(protocol).miou
     return found
+
+
+def diagnostics(directory: RunDirectory) -> dict[str, Any]:
+    """The last that the method of a run has logged about itself: ``step``, ``pseudo_labels`` and ``measures``, as far
+    as it counts them; empty when it counts nothing."""
+    for line in reversed(directory.metrics()):
+        found = {name: line[name] for name in ("pseudo_labels", "measures") if isinstance(line.get(name), dict)}
+        if found:
+            return {"step": line["step"], **found}
+    return {}
 
 
 # ---------------------------------------------------------------- drawing
@@ -176,6 +187,7 @@ def _draw_run(directory: RunDirectory, facts: Mapping[str, Any]) -> None:
     for name, value in _facts(directory, facts).items():
         grid.add_row(f"  {name}", Text(value))
     paper.print(grid)
+    draw_diagnostics(facts["diagnostics"], (facts["config"].get("dataset") or {}).get("classes", ()))
     draw_settings(facts["config"])
 
 
@@ -204,6 +216,37 @@ def _facts(directory: RunDirectory, facts: Mapping[str, Any]) -> dict[str, str]:
         except OSError as error:  # somebody else's workspace can still be looked at
             shown["curves"] = f"not drawn: {error.strerror}"
     return shown
+
+
+def draw_diagnostics(found: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """Pseudo labels and measures: a line a class, then plain means. Shares are of the last stretch of the log."""
+    from rich.markup import escape
+
+    if not found:
+        return
+    pseudo, measures = found.get("pseudo_labels", {}), found.get("measures", {})
+    shares = {
+        **({"pseudo labels %": pseudo["classes"], "visible %": pseudo["visible"]} if pseudo else {}),
+        **{f"{name} %": values for name, values in measures.get("classes", {}).items()},
+    }
+    console.out().print(f"\nat step {found['step']}", style="bold")
+    if pseudo:
+        used = f"{100 * pseudo['share']:.1f}% of the unlabelled elements are used"
+        console.out().print(f"  {used}; by class beside the visible labels:", markup=False)
+    if shares:
+        columns: list[console.Column] = ["class", *((escape(name), "right") for name in shares)]
+        rows = [
+            (escape(name), *(_share(values, index) for values in shares.values())) for index, name in enumerate(classes)
+        ]
+        console.out().print(console.table(columns, rows))
+    if means := measures.get("means", {}):
+        text = ", ".join(f"{name} {'-' if value is None else f'{value:.4g}'}" for name, value in means.items())
+        console.out().print(f"  {text}\n", markup=False)
+
+
+def _share(values: Sequence[float | None], index: int) -> str:
+    value = values[index] if index < len(values) else None
+    return "[dim]-[/]" if value is None else f"{100 * value:.1f}"
 
 
 def draw_settings(config: Mapping[str, Any]) -> None:

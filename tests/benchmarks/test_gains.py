@@ -20,8 +20,10 @@ from ssl3d.benchmarks.gains import RECIPE, Cell, Job, Recipe, Variant, choose
 from ssl3d.benchmarks.gains_data import Bench, make_streets
 from ssl3d.benchmarks.gains_plan import make_plan
 from ssl3d.benchmarks.gains_runs import Failure, Runner
+from ssl3d.benchmarks.recipes import RECIPES
 from ssl3d.cli import app
 from ssl3d.data.errors import UsageError
+from ssl3d.models.methods.registry import list_methods
 from ssl3d.pipeline.evaluation.result import EvalResult
 from ssl3d.pipeline.progress import Silent
 from ssl3d.pipeline.training.run import RunDirectory
@@ -87,6 +89,27 @@ def test_every_ablation_is_a_valid_run_and_differs_from_its_method() -> None:
     assert len(full.variants) > len(RECIPE.variants)
     hashes = [full.config(Job(variant, RECIPE.cells[0], 0)).hash for variant in full.variants]
     assert len(set(hashes)) == len(hashes)
+
+
+@pytest.mark.parametrize("method", sorted(set(RECIPES) & set(list_methods())))
+def test_every_method_has_the_supervised_loss_of_the_baseline(method: str) -> None:
+    """And its keys exist, those of its ablations too."""
+    full = choose(methods=method, full=True)
+    for variant in full.variants:
+        config = full.config(Job(variant, RECIPE.cells[0], 0))
+        assert config.method_params.model_dump()["lambda_lov"] == 1
+
+
+@pytest.mark.skipif("ddsemi" not in list_methods(), reason="the method is not here")
+def test_ablations_of_ddsemi_are_those_of_its_third_table() -> None:
+    full = choose(methods="ddsemi", full=True)
+    names = [variant.name for variant in full.variants]
+    assert names == [
+        "supervised", "ddsemi", "ddsemi ce", "ddsemi ce_inter", "ddsemi ce_inter_intra", "ddsemi plus_geometric",
+        "ddsemi plus_feature",
+    ]  # fmt: skip
+    configs = [full.config(Job(variant, RECIPE.cells[0], 0)) for variant in full.variants]
+    assert len({config.hash for config in configs}) == len(configs)
 
 
 def test_options_narrow_the_recipe() -> None:

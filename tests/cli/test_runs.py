@@ -120,6 +120,32 @@ def test_averaged_weights_and_the_holdout_from_the_command_line(trained: Path, s
     assert json.loads((out / "ssl3d_predict.json").read_text())["weights"] == "own"
 
 
+def test_what_a_method_says_of_itself_is_shown_by_class(trained: Path, ssl3d) -> None:
+    (run,) = (trained / "runs").iterdir()
+    classes = json.loads((run / "config.json").read_text())["dataset"]["classes"]
+    assert "unlabelled elements" not in ssl3d("runs", "show", run.name, "--workspace", trained).out
+    shares = [None] * len(classes)
+    pseudo = {"share": 0.123, "classes": [0.75, *[0.0] * 18], "visible": [0.5, *[0.0] * 18]}
+    line = {"step": 1, "losses": {"ce": 1.0}, "lr": 0.1, "visible_miou": 1.0}
+    measures = {"classes": {"sure": [0.4321, *shares[1:]]}, "means": {"norm": 2.5, "density": None}}
+    (run / "metrics.jsonl").write_text(
+        "".join(json.dumps({**line, "step": step, **more}) + "\n" for step, more in (
+            (1, {"pseudo_labels": {**pseudo, "share": 0.9}}),
+            (2, {"pseudo_labels": pseudo, "measures": measures}),
+            (3, {}),
+        ))
+    )  # fmt: skip
+    out = ssl3d("runs", "show", run.name, "--workspace", trained).out
+    assert "at step 2" in out and "12.3% of the unlabelled elements are used" in out
+    assert "norm 2.5, density -" in out
+    (row,) = [line for line in out.splitlines() if line.strip().startswith("car ")]
+    assert row.split() == ["car", "75.0", "50.0", "43.2"]
+    (row,) = [line for line in out.splitlines() if line.strip().startswith("bicycle ")]
+    assert row.split() == ["bicycle", "0.0", "0.0", "-"]
+    told = json.loads(ssl3d("runs", "show", run.name, "--json", "--workspace", trained).out)["diagnostics"]
+    assert told == {"step": 2, "pseudo_labels": pseudo, "measures": measures}
+
+
 def test_unlabelled_scans_and_confidence_from_the_command_line(trained: Path, ssl3d) -> None:
     space = ("--subset", "unlabelled", "--workspace", trained)
     answer = ssl3d("eval", "--report", "json", *space)

@@ -142,6 +142,21 @@ def test_learning_curves_hold_every_loss_of_every_run(tmp_path: Path, drawn: lis
     assert Image.open(path).size[0] == 1500
 
 
+def test_what_methods_measure_has_panels_of_its_own(tmp_path: Path, drawn: list[Any]) -> None:
+    pseudo = {"share": 0.25, "classes": [1.0, 0.0], "visible": [0.5, 0.5]}
+    measures = {"classes": {"sure": [0.2, None, 0.4], "right": [None, None, None]}, "means": {"density": -0.5}}
+    runs = {"a": metrics(4, pseudo_labels=pseudo, measures=measures), "plain": metrics(4)}
+    learning_curves(runs, tmp_path / "curves.png")
+    *_, used, shares, mean = drawn[0].axes
+    assert [axes.get_title(loc="left").partition("  ")[0] for axes in (used, shares, mean)] == [
+        "unlabelled elements that are used, %", "shares, mean over the classes, %", "density",
+    ]  # fmt: skip
+    assert used.get_lines()[0].get_ydata().tolist() == [25.0] * 4
+    assert shares.get_lines()[0].get_ydata().tolist() == pytest.approx([30.0] * 4)
+    assert [text.get_text() for text in shares.get_legend().get_texts()] == ["sure", "right"]
+    assert mean.get_lines()[0].get_ydata().tolist() == [-0.5] * 4 and mean.get_ylim()[0] < -0.5
+
+
 def test_curves_of_one_line_or_none(tmp_path: Path) -> None:
     assert learning_curves({"a": metrics(1)}, tmp_path / "one.png").exists()
     with pytest.raises(UsageError, match="ssl3d train"):

@@ -40,6 +40,7 @@ staged = ssl3d_test_phases:Staged
 nothing = ssl3d_test_phases:Nothing
 rounds = ssl3d_test_phases:Rounds
 remembering = ssl3d_test_state:Remembering
+measuring = ssl3d_test_state:Measuring
 grouped = ssl3d_test_instances:Grouped
 """
 

@@ -45,6 +45,7 @@ TRAININGS = {
     "lasermix": [*SHORT, *BANDS, "lasermix.lambda_lov=1", "lasermix.threshold=0.3", "train.batch_unlabelled=4"],
     "cps": [*SHORT, *BANDS, "cps.mix=lasermix", "train.batch_unlabelled=4"],
     "cbst": [*SHORT, "cbst.rounds=2", "cbst.lambda_lov=1", "train.batch_unlabelled=4"],
+    "measuring": [*SHORT],
     "twophase": LONG,
 }
 """Trained one after another by the same two processes; the last one is the uninterrupted run of the test with kills."""

@@ -46,3 +46,22 @@ class Remembering(OneNetwork):
         if progress.total_step >= 4:
             row = progress.total_step % 2
             self.lowest[row] = torch.minimum(self.lowest[row], loss.detach())
+
+
+class Measuring(OneNetwork):
+    """Counts what is known beforehand, in odd steps only; ``never`` is a mean of nothing."""
+
+    name = "measuring"
+    Params = RememberingParams
+    uses_unlabelled = False
+    class_measures = ("every third",)
+    mean_measures = ("row", "never")
+
+    def step(self, batch: Batch, progress: Progress) -> Iterator[dict[str, Tensor]]:
+        inputs = batch["labelled"]
+        row = inputs.rows[:, 1]
+        if progress.total_step % 2:
+            self.measures.add_classes("every third", row % 3 == 0, inputs.label)
+            self.measures.add("row", row)
+            self.measures.add("never", row[:0])
+        yield {"ce": self.supervised(batch)}
