@@ -124,9 +124,17 @@ def diagnostics(directory: RunDirectory) -> dict[str, Any]:
     as it counts them; empty when it counts nothing."""
     for line in reversed(directory.metrics()):
         found = {name: line[name] for name in ("pseudo_labels", "measures") if isinstance(line.get(name), dict)}
+        if "measures" in found and not _counted(found["measures"]):
+            del found["measures"]  # of a phase that counts nothing
         if found:
             return {"step": line["step"], **found}
     return {}
+
+
+def _counted(measures: Mapping[str, Any]) -> bool:
+    """Whether any class or mean of ``measures`` has a value."""
+    values = [*measures.get("means", {}).values(), *(v for row in measures.get("classes", {}).values() for v in row)]
+    return any(value is not None for value in values)
 
 
 # ---------------------------------------------------------------- drawing

@@ -132,7 +132,7 @@ def test_what_a_method_says_of_itself_is_shown_by_class(trained: Path, ssl3d) ->
         "".join(json.dumps({**line, "step": step, **more}) + "\n" for step, more in (
             (1, {"pseudo_labels": {**pseudo, "share": 0.9}}),
             (2, {"pseudo_labels": pseudo, "measures": measures}),
-            (3, {}),
+            (3, {"measures": {"classes": {"sure": shares}, "means": {"norm": None}}}),
         ))
     )  # fmt: skip
     out = ssl3d("runs", "show", run.name, "--workspace", trained).out
