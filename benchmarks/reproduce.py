@@ -69,6 +69,7 @@ class Plan:
         data: commands that make and prepare the data.
         training: rows with the commands that choose their labels and train them.
         reports: commands that evaluate the runs of each dataset, and write the report of each.
+        only: what the rows were narrowed by.
     """
 
     recipe: Recipe
@@ -78,6 +79,7 @@ class Plan:
     data: tuple[tuple[str, ...], ...]
     training: tuple[tuple[Row, tuple[str, ...], tuple[str, ...]], ...]
     reports: tuple[tuple[str, ...], ...]
+    only: str = ""
 
     @property
     def rows(self) -> list[Row]:
@@ -138,7 +140,14 @@ def make_plan(recipe: Recipe, data: str, workspace: Path, only: str = "") -> Pla
         for form, ending in (("markdown", "md"), ("json", "json")):
             reports.append((*words, "--report", form, "--out", str(report_file(workspace, name, ending))))
     return Plan(
-        recipe, workspace, miniature, {name: roots[name] for name in used}, tuple(commands), training, tuple(reports)
+        recipe,
+        workspace,
+        miniature,
+        {name: roots[name] for name in used},
+        tuple(commands),
+        training,
+        tuple(reports),
+        only,
     )
 
 
@@ -348,7 +357,8 @@ def write_results(plan: Plan) -> tuple[Path, Path]:
         "method": recipe.method,
         "source": recipe.source,
         "data": made,
-        "command": f"make reproduce-{recipe.method} DATA={SYNTHETIC if plan.miniature else '...'}",
+        "command": f"make reproduce-{recipe.method} DATA={SYNTHETIC if plan.miniature else '...'}"
+        + (f' ONLY="{plan.only}"' if plan.only else ""),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "processor": processor_name(),
         "versions": package_versions(),

@@ -30,7 +30,7 @@ from ssl3d.pipeline.training.run import RunDirectory
 from ssl3d.pipeline.workspace import Workspace
 
 FRAMES = {"00": 4, "08": 1, "09": 1}
-SMALL = Recipe(steps=2, seeds=2, ratios={"scan": ("50%",)}, reference=Cell("scan", "50%"), holdout=("09", "10"))
+SMALL = Recipe(methods=("mean_teacher",), steps=2, seeds=2, ratios={"scan": ("50%",)}, reference=Cell("scan", "50%"))
 SCRIPT = """
 import sys
 from ssl3d.benchmarks.gains import Cell, Recipe
@@ -38,7 +38,9 @@ from ssl3d.benchmarks.gains_data import Bench
 from ssl3d.benchmarks.gains_runs import Runner
 from ssl3d.pipeline.progress import Silent
 from ssl3d.pipeline.workspace import Workspace
-recipe = Recipe(steps=2, seeds=2, ratios={"scan": ("50%",)}, reference=Cell("scan", "50%"), holdout=("09", "10"))
+recipe = Recipe(
+    methods=("mean_teacher",), steps=2, seeds=2, ratios={"scan": ("50%",)}, reference=Cell("scan", "50%")
+)
 bench = Bench.open(Workspace.open(sys.argv[1]), recipe, "val")
 bench.make_splits(bench.recipe.jobs(), 1, Silent())
 Runner(bench, 1, "cpu", lambda job, ended, wall: print(job.name, flush=True), print).run(bench.recipe.jobs())
@@ -301,7 +303,7 @@ def test_a_run_that_fails_is_reported_and_stops_no_other(
 ) -> None:
     """With all labels shown, mean_teacher has no unlabelled scan."""
     place = ["--streets", str(streets), "--workspace", str(tmp_path / "ws"), "--json", str(tmp_path / "gains.json")]
-    words = ["--ratios", "scan:100%", "--seeds", "1", "--steps", "2", "--jobs", "2"]
+    words = ["--methods", "mean_teacher", "--ratios", "scan:100%", "--seeds", "1", "--steps", "2", "--jobs", "2"]
     assert app.run(["bench", "gains", *place, *words]) == 1
     said = capsys.readouterr()
     assert "failed: mean_teacher, scan 100%, seed 0" in said.err

@@ -189,6 +189,7 @@ def test_a_miniature_from_data_to_tables(
     kept = tmp_path / "benchmarks" / "results"
     value = json.loads((kept / "reproduce-supervised.json").read_text())
     assert value["data"] == "generated data, in miniature"
+    assert value["command"] == 'make reproduce-supervised DATA=synthetic ONLY="semantickitti 20% 50%"'
     assert len(value["reports"]["semantickitti"]["runs"]) == 2
     lines = value["reports"]["semantickitti"]["published"]
     assert {(line["ratio"], line["comparable"]) for line in lines} == {(20.0, False), (50.0, False)}

@@ -172,12 +172,12 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(space: Workspace) -
 def test_a_gradient_that_is_not_finite_moves_no_weight(
     space: Workspace, monkeypatch: pytest.MonkeyPatch, clip: int
 ) -> None:
-    import ssl3d.models.methods.supervised as module
+    import ssl3d.models.losses.segmentation as module
 
     real = module.cross_entropy
 
-    def exploding(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        loss = real(logits, target)
+    def exploding(logits: torch.Tensor, target: torch.Tensor, weights: None = None) -> torch.Tensor:
+        loss = real(logits, target, weights)
         return loss + (logits * 0).sum().sqrt()  # 0 forward, inf * 0 backward
 
     monkeypatch.setattr(module, "cross_entropy", exploding)
