@@ -104,9 +104,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def space(prepared: Path, tmp_path: Path) -> Workspace:
-    """A workspace of one's own with that dataset; a split that a test makes is not seen by others."""
-    shutil.copytree(prepared, tmp_path / "ws", ignore=shutil.ignore_patterns("runs"))
-    return Workspace.open(tmp_path / "ws")
+    """A workspace of one's own with that dataset (shards are shared, they are never written; ``own`` has its own)."""
+    root = tmp_path / "ws"
+    root.mkdir()
+    for name in ("workspace.json", ".gitignore"):
+        (root / name).write_bytes((prepared / name).read_bytes())
+    (root / "data").symlink_to(prepared / "data")
+    return Workspace.open(root)
 
 
 @pytest.fixture

@@ -71,9 +71,9 @@ def test_pretraining_leaves_the_projector_as_it_was(space: Workspace) -> None:
 
 
 @pytest.mark.parametrize("bank", ["true", "false"])
-def test_labels_on_some_points_of_every_scan(space: Workspace, bank: str) -> None:
-    split(space, SplitParams(regime="points", ratio="5%"))
-    run = trained(space, f"gpc.bank.enabled={bank}", "gpc.pretrain=0", "gpc.prepare_iter=2", steps=8)
+def test_labels_on_some_points_of_every_scan(own: Workspace, bank: str) -> None:
+    split(own, SplitParams(regime="points", ratio="5%"))
+    run = trained(own, f"gpc.bank.enabled={bank}", "gpc.pretrain=0", "gpc.prepare_iter=2", steps=8)
     lines = run.metrics()
     assert "contrast" not in lines[0]["losses"] and lines[-1]["losses"]["contrast"] > 0
     assert lines[-1]["pseudo_labels"]["share"] > 0
