@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from ssl3d.benchmarks.published import FULL
 from ssl3d.benchmarks.recipes import RECIPES
 from ssl3d.data.errors import UsageError
 
@@ -47,7 +48,6 @@ PUBLISHED: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """The same keys as the papers or their code have them (gpc: for LiDAR, without class weights, which the baseline does
 not have)."""
-DDSEMI_PARTS = ("ce", "ce_inter", "ce_inter_intra", "plus_geometric", "plus_feature")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,11 @@ class Recipe:
                 "ddsemi": (
                     Variant("ddsemi", "ddsemi published", PUBLISHED["ddsemi"]),
                     *(  # Table 3 of the paper, in miniature
-                        Variant("ddsemi", f"ddsemi {name}", RECIPES["ddsemi"].keys_of(name)) for name in DDSEMI_PARTS
+                        Variant("ddsemi", f"ddsemi {name}", RECIPES["ddsemi"].keys_of(name))
+                        for table in RECIPES["ddsemi"].tables
+                        if table.name == "table3"
+                        for name in table.variants
+                        if name != FULL
                     ),
                 ),
                 "gpc": (Variant("gpc", "gpc published", PUBLISHED["gpc"]),),

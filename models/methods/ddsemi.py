@@ -31,8 +31,7 @@ from ssl3d.models.config import Params as AnyParams
 from ssl3d.models.density_bank import DensityBank, candidates_of, draw_candidates, merge_candidates
 from ssl3d.models.distributed import exchange_device, global_mean, total
 from ssl3d.models.hardness import Scale, geometric_density, hardness
-from ssl3d.models.losses.cross_entropy import cross_entropy
-from ssl3d.models.losses.lovasz import lovasz_softmax
+from ssl3d.models.losses.segmentation import segmentation_losses
 from ssl3d.models.methods._ddsemi_params import DDSEmiParams
 from ssl3d.models.methods.base import Batch, MakeSegmenter, Method, Phase, Progress, TrainContext
 
@@ -174,10 +173,8 @@ class DDSEmi(Method):
 
     def _supervised(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         weights = self.params.ce_class_weights
-        losses = {"ce": cross_entropy(logits, target, None if weights is None else logits.new_tensor(weights))}
-        if self.params.lambda_lov:
-            losses["lovasz"] = self.params.lambda_lov * lovasz_softmax(logits.float().softmax(1), target)
-        return losses
+        given = None if weights is None else logits.new_tensor(weights)
+        return segmentation_losses(logits, target, self.params.lambda_lov, given)
 
     def _contrast(self, inputs: Inputs, output: Output, target: Tensor, progress: Progress) -> dict[str, Tensor]:
         p = self.params

@@ -147,22 +147,8 @@ def test_what_does_not_exist_is_refused_before_anything_is_made(words: dict[str,
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        app.run(
-            [
-                "bench",
-                "gains",
-                "--workspace",
-                str(tmp_path / "ws"),
-                "--dry-run",
-                "--seeds",
-                "2",
-                "--methods",
-                "mean_teacher",
-            ]
-        )
-        == 0
-    )
+    words = ["--dry-run", "--seeds", "2", "--methods", "mean_teacher"]
+    assert app.run(["bench", "gains", "--workspace", str(tmp_path / "ws"), *words]) == 0
     assert "18 runs" in capsys.readouterr().err
     assert not (tmp_path / "ws").exists()
 
