@@ -98,7 +98,7 @@ class DensityBank(nn.Module):
             draws: (C, global slots) in [0, 1), which local slot each global one looks at.
         """
         if not self.local_part.slots:
-            batch = ClassRing(len(self.valid), self.pool, rows.shape[1]).to(rows.device)
+            batch = ClassRing(len(self.valid), self.pool, rows.shape[1]).to(self.global_part.values)
             batch.push(rows, label)
             self._progress(batch, draws)
             self._fill_up(rows, label)
