@@ -130,15 +130,18 @@ def point_to_anchor(features: Tensor, label: Tensor, anchors: Tensor, there: Ten
 
 def _mean_of_largest(cosine: Tensor, k: int) -> Tensor:
     """(N,) mean of the k largest finite values of each row; of all where they are fewer, 1 where there is none."""
-    if cosine.device.type == "cpu":  # topk takes four times as long, most of a bank's cost
-        return _mean_on_cpu(cosine, k)
+    return _by_loop(cosine, k) if cosine.device.type == "cpu" else _by_topk(cosine, k)
+
+
+def _by_topk(cosine: Tensor, k: int) -> Tensor:
     top = cosine.topk(min(k, cosine.shape[1]), dim=1, sorted=False).values
     finite = top > -torch.inf
     count = finite.sum(1)
     return torch.where(count > 0, top.masked_fill(~finite, 0).sum(1) / count.clamp(min=1), 1.0)
 
 
-def _mean_on_cpu(cosine: Tensor, k: int) -> Tensor:
+def _by_loop(cosine: Tensor, k: int) -> Tensor:
+    """In a quarter of the time that topk takes on the CPU, where it was most of a step's work on the banks."""
     from ssl3d.models.largest_numba import mean_of_largest
 
     out, threads = cosine.new_empty(len(cosine)), torch.get_num_threads()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ssl3d.models import anchors
 from ssl3d.models.anchors import bank_density, class_density, point_to_anchor, weighted_anchors
 
 FIVE = torch.tensor([[[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]]])
@@ -127,6 +128,21 @@ def test_contrast_equals_loops(seed: int, tau: float) -> None:
         whole = sum(math.exp(float(f[i] @ anchors[c]) / tau) for c in (0, 2, 3))
         mine = math.exp(float(f[i] @ anchors[label[i]]) / tau)
         assert found[i].item() == pytest.approx(-math.log(mine / whole))
+
+
+@given(
+    st.integers(0, 40),
+    st.integers(1, 30),
+    st.integers(1, 12),
+    st.integers(0, 999),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_both_ways_to_the_largest_are_equal(rows: int, slots: int, k: int, seed: int, dtype: torch.dtype) -> None:
+    """A loop on the CPU, topk elsewhere: also with equal values, and with fewer that count than are asked for."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(-4, 5, (rows, slots), generator=generator).to(dtype)
+    values = (values / 4).masked_fill(torch.rand(rows, slots, generator=generator) < seed / 999, -torch.inf)
+    torch.testing.assert_close(anchors._by_loop(values, k), anchors._by_topk(values, k))
 
 
 def test_the_order_of_slots_does_not_matter() -> None:
