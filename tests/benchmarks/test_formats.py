@@ -32,4 +32,5 @@ def test_rows_of_published_layouts(tmp_path: Path) -> None:
     names = [row["name"] for row in formats(tmp_path, points=2000, repeats=1)]
     assert not any(tmp_path.iterdir())
     for title in ("ScanNet", "nuScenes", "SemanticPOSS", "S3DIS", "Semantic3D"):
-        assert sum(name.startswith(f"convert {title}") for name in names) == 1
+        for what in ("read", "convert"):
+            assert sum(name.startswith(f"{what} {title}") for name in names) == 1
