@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,11 @@ def run(
     streets: Path | None,
     preset: str,
     progress: Progress,
-) -> list[dict[str, Any]]:
-    """The rows of all ``methods``, measured below ``folder`` over ``steps`` steps each."""
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of each of ``methods``, one method after the other, measured below ``folder`` over ``steps`` steps."""
     space = prepare_scans(folder, streets, preset, jobs)
     size, voxels = voxel_size(PreparedDataset(space.dataset(DATASET)), VOXELS)
     keys = [f"backbone.voxel_size={size:g}", "train.batch=1"]
-    rows: list[dict[str, Any]] = []
     with progress.task("measure", len(methods), "method") as task:
         for method in methods:
             task.note(method)
@@ -78,9 +77,8 @@ def run(
             ours = train(space, method, backbone, keys, jobs, total, first, workers=None)
             fed = train(space, method, backbone, keys, jobs, total, first, workers=1)
             what = f"{method}, {backbone}, scans of {voxels:,.0f} voxels ({size:g} m)"
-            rows += method_rows(what, ours, fed, plain, jobs)
+            yield method_rows(what, ours, fed, plain, jobs)
             task.advance()
-    return rows
 
 
 def method_rows(what: str, ours: Trained, fed: Trained, plain: dict[str, float], jobs: int) -> list[dict[str, Any]]:

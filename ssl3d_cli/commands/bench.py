@@ -138,14 +138,18 @@ def methods(
     chosen = [name.strip() for name in names.split(",")] if names else list_methods()
     for name in chosen:
         get_method(name)  # an unknown one is an error before anything is generated
+    given = f"{f' --methods {names}' if names else ''}{' --streets DIR' if folder else ''}"
+    machine = describe_machine(f"ssl3d bench methods{given} --backbone {backbone} --steps {steps} --jobs {jobs}")
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="ssl3d-bench-") as temporary:
-        rows = measured.run(
+        for measured_now in measured.run(
             Path(temporary), methods=chosen, backbone=backbone, jobs=jobs, steps=steps, streets=folder, preset="small",
             progress=console.ConsoleProgress(),
-        )  # fmt: skip
-    given = f"{f' --methods {names}' if names else ''}{' --streets DIR' if folder else ''}"
-    words = f"{given} --backbone {backbone} --steps {steps} --jobs {jobs}"
-    finish(rows, describe_machine(f"ssl3d bench methods{words}"), json_file, start)
+        ):  # fmt: skip
+            rows += measured_now
+            if json_file is not None:  # all of them take an hour: what is measured is not lost
+                write_figures(json_file, {"results": rows, "machine": machine})
+    finish(rows, machine, json_file, start)
 
 
 @app.command(epilog=STREETS_EPILOG)
