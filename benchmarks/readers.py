@@ -48,7 +48,6 @@ def binary_layouts(folder: Path, *, repeats: int, scale: float = 1.0) -> list[di
         bar = f"{_COPIED} ({_AT_LEAST.format(0.2)})"
         found.append(row(f"read {title}, with digest", bar, best["read"], best["cp"], "s"))
         found.append(row(f"convert {title}", _COPIED, best["convert"], best["cp"], "s"))
-        shutil.rmtree(copies)
     return found
 
 
@@ -73,8 +72,8 @@ def text_layouts(folder: Path, rivals: CSV, *, repeats: int, scale: float = 1.0)
             folder, reader, layout, {name: partial(_read_all, read, files) for name, read in rivals.items()}, repeats
         )
         rival = min(rivals, key=lambda name: best[name])
-        others = "; ".join(f"{name} {best[name]:.2f} s" for name in rivals if name != rival)
-        found.append(row(f"read {title}, with digest", f"{rival} ({bar}; {others})", best["read"], best[rival], "s"))
+        others = "".join(f"; {name} {best[name]:.2f} s" for name in rivals if name != rival)
+        found.append(row(f"read {title}, with digest", f"{rival} ({bar}{others})", best["read"], best[rival], "s"))
         found.append(row(f"convert {title}", f"{rival}, reading only", best["convert"], best[rival], "s"))
     return found
 
@@ -87,11 +86,12 @@ def _measured(
     repeats: int,
     fresh: Mapping[str, Path] = MappingProxyType({}),
 ) -> dict[str, float]:
-    """Seconds of the rivals, of ``read`` and of ``convert``; the layout is removed after that."""
-    scratch, shards = folder / "scratch", folder / "shards"
-    sides = {"read": partial(_read, reader, layout, scratch), "convert": partial(_convert, reader, layout, shards)}
-    best = fastest({**sides, **rivals}, repeats, fresh={"read": scratch, "convert": shards, **fresh})
-    for place in (scratch, shards, layout.root):
+    """Seconds of the rivals, of ``read`` and of ``convert``; the layout and what was written are removed after that."""
+    fresh = {"read": folder / "scratch", "convert": folder / "shards", **fresh}
+    ours = {"read": partial(_read, reader, layout, fresh["read"])}
+    ours |= {"convert": partial(_convert, reader, layout, fresh["convert"])}
+    best = fastest({**ours, **rivals}, repeats, fresh)
+    for place in (*fresh.values(), layout.root):
         shutil.rmtree(place)
     return best
 
